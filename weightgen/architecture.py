@@ -1,0 +1,250 @@
+"""Architecture: a serialisable recipe for an `nn.Module`, such as `weightgen/cnn?channels=8,16&input=1,28,28`."""
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from weightgen.errors import ArchitectureError
+from weightgen.registry import Registry, unknown_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Value = bool | int | float | str | tuple[int, ...]
+
+MAXIMUM_PARAMETERS = 10_000_000_000
+"""Recipes beyond this are refused before memory is taken."""
+
+FILE_OPTIONS = frozenset({"cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"})
+"""Options of timm that open files or fetch them; a recipe in a foreign file must not."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of network with named options.
+
+    Args:
+        build: makes the module from all options.
+        defaults: every option with its default; a recipe may name no other.
+        positive: options whose integers must be ≥ 1.
+    """
+
+    build: Callable[..., "nn.Module"]
+    defaults: Mapping[str, Value]
+    positive: frozenset[str] = frozenset()
+
+
+families: Registry[Family] = Registry("architecture family")
+
+
+def _multilayer_perceptron(**options: Any) -> "nn.Module":
+    from weightgen.networks import multilayer_perceptron
+
+    return multilayer_perceptron(**options)
+
+
+def _convolutional_network(**options: Any) -> "nn.Module":
+    from weightgen.networks import convolutional_network
+
+    return convolutional_network(**options)
+
+
+families.add(
+    "weightgen/mlp",
+    Family(
+        _multilayer_perceptron,
+        {"activation": "relu", "classes": 10, "grid": 0, "hidden": (32,), "input": (1, 8, 8)},
+        frozenset({"classes", "hidden", "input"}),
+    ),
+)
+families.add(
+    "weightgen/cnn",
+    Family(
+        _convolutional_network,
+        {
+            "activation": "relu",
+            "channels": (8, 16),
+            "classes": 10,
+            "grid": 2,
+            "input": (1, 8, 8),
+            "kernel": 3,
+            "stride": 2,
+        },
+        frozenset({"channels", "classes", "grid", "input", "kernel", "stride"}),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A recipe in canonical form: options sorted, those equal to the family's default left out.
+
+    Make one with `Architecture.parse("weightgen/mlp?hidden=32,32")` or `Architecture.of("timm/resnet18", num_classes=10)`.
+    Two equal Architectures build modules with the same tensors; `str()` gives the recipe back.
+    """
+
+    family: str
+    options: tuple[tuple[str, Value], ...] = ()
+
+    @classmethod
+    def of(cls, family: str, **options: Value) -> "Architecture":
+        """An Architecture from Python values.
+
+        Raises:
+            UnknownNameError: for a family or option that does not exist.
+            ArchitectureError: for a value of the wrong kind.
+        """
+        if family.startswith("timm/"):
+            for name in FILE_OPTIONS & set(options):
+                raise ArchitectureError(
+                    "an architecture names no files or downloads", where=family, got=f"the option '{name}'",
+                    remedy="leave it out; weights come from a checkpoint",
+                )
+            return cls(family, tuple(sorted(options.items())))
+        if family not in families:
+            raise unknown_name("architecture family", family, [*families, "timm/resnet18"])
+        defaults = families[family].defaults
+        kept = {}
+        for name, value in sorted(options.items()):
+            if name not in defaults:
+                raise unknown_name(f"option of {family}", name, defaults)
+            value = _like(value, defaults[name], f"{family}?{name}")
+            _check(family, name, value)
+            if value != defaults[name]:
+                kept[name] = value
+        return cls(family, tuple(kept.items()))
+
+    @classmethod
+    def parse(cls, recipe: str) -> "Architecture":
+        """An Architecture from its text `family?option=value&…`; lists are comma-separated.
+
+        Raises:
+            UnknownNameError: for a family or option that does not exist.
+            ArchitectureError: for text that is not of this form.
+        """
+        family, _, query = recipe.strip().partition("?")
+        options: dict[str, Value] = {}
+        for part in filter(None, query.split("&")):
+            name, equals, text = part.partition("=")
+            if not equals or not re.fullmatch(r"\w+", name) or name in options:
+                raise ArchitectureError(
+                    "cannot read the architecture", where=f"'{recipe}'", got=f"'{part}'",
+                    expected="family?option=value&option=value, each option once",
+                )
+            options[name] = _value(text)
+        return cls.of(family, **options)
+
+    def __str__(self) -> str:
+        if not self.options:
+            return self.family
+        return self.family + "?" + "&".join(f"{name}={_text(value)}" for name, value in self.options)
+
+    def option(self, name: str) -> Value:
+        """The value of an option, given or default."""
+        given = dict(self.options)
+        return given[name] if name in given else families[self.family].defaults[name]
+
+    def replace(self, **options: Value) -> "Architecture":
+        """The same Architecture with some options changed."""
+        return Architecture.of(self.family, **{**dict(self.options), **options})
+
+    def build(self) -> "nn.Module":
+        """A fresh module with random weights.
+
+        Raises:
+            ArchitectureError: if the options do not make a network.
+        """
+        try:
+            if self.family.startswith("timm/"):
+                import timm
+
+                name = self.family.removeprefix("timm/")
+                if not timm.is_model(name):
+                    raise unknown_name("timm model", name, timm.list_models())
+                return timm.create_model(name, pretrained=False, **dict(self.options))
+            family = families[self.family]
+            return family.build(**{**family.defaults, **dict(self.options)})
+        except (TypeError, ValueError, RuntimeError, KeyError) as error:
+            raise ArchitectureError("cannot build the architecture", where=f"'{self}'", got=str(error)) from error
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name → shape of every tensor of the state dict, in order, without taking memory for them."""
+        return dict(_shapes(self))
+
+    @property
+    def parameters(self) -> int:
+        """How many trainable values the network has."""
+        return _parameters(self)
+
+    @property
+    def signature(self) -> str:
+        """A hash of all names and shapes: equal for networks whose tensors can be exchanged."""
+        return hashlib.sha256(json.dumps(list(self.parameter_shapes().items())).encode()).hexdigest()[:16]
+
+
+def _meta(architecture: Architecture) -> "nn.Module":
+    import torch
+
+    with torch.device("meta"):
+        return architecture.build()
+
+
+@functools.lru_cache(maxsize=1024)
+def _shapes(architecture: Architecture) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    return tuple((name, tuple(tensor.shape)) for name, tensor in _meta(architecture).state_dict().items())
+
+
+@functools.lru_cache(maxsize=1024)
+def _parameters(architecture: Architecture) -> int:
+    return sum(parameter.numel() for parameter in _meta(architecture).parameters())
+
+
+def _check(family: str, name: str, value: Value) -> None:
+    numbers = value if isinstance(value, tuple) else (value,)
+    where = f"{family}?{name}"
+    if name in families[family].positive and any(number < 1 for number in numbers):  # type: ignore[operator]
+        raise ArchitectureError("a size must be at least 1", where=where, got=_text(value))
+    if any(isinstance(number, int) and abs(number) > MAXIMUM_PARAMETERS for number in numbers):
+        raise ArchitectureError("a size is beyond all bounds", where=where, got=_text(value))
+    if name == "input" and len(numbers) != 3:
+        raise ArchitectureError("an input is channels,height,width", where=where, got=_text(value))
+    if name == "activation":
+        from weightgen.networks import ACTIVATIONS
+
+        if value not in ACTIVATIONS:
+            raise unknown_name("activation", str(value), ACTIVATIONS)
+
+
+def _like(value: Any, default: Value, where: str) -> Value:
+    """`value` as the kind of its default: a lone number is a list of one where a list belongs."""
+    if isinstance(default, tuple):
+        items = value if isinstance(value, (tuple, list)) else () if value == "" else (value,)
+        if all(isinstance(item, int) and not isinstance(item, bool) for item in items):
+            return tuple(items)
+    elif isinstance(value, type(default)) and not (isinstance(value, bool) and not isinstance(default, bool)):
+        return value
+    raise ArchitectureError(
+        "an option of the wrong kind", where=where, got=repr(value), expected=f"something like {_text(default)}"
+    )
+
+
+def _value(text: str) -> Value:
+    if re.fullmatch(r"-?\d+", text):
+        return int(text)
+    if re.fullmatch(r"-?\d+(,-?\d+)+,?|-?\d+,", text):
+        return tuple(int(item) for item in text.split(",") if item)
+    if re.fullmatch(r"-?\d+\.\d*(e-?\d+)?|-?\d+e-?\d+", text):
+        return float(text)
+    return {"true": True, "false": False}.get(text, text)
+
+
+def _text(value: Value) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value)

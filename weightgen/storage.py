@@ -1,0 +1,189 @@
+"""Files that can be trusted: atomic writes, and safetensors whose every byte is covered by a digest."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from weightgen.errors import CorruptFileError, MissingDataError, OutputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT_VERSION = 1
+METADATA_KEY = "weightgen"
+MAXIMUM_HEADER = 100_000_000
+
+
+@contextmanager
+def atomic(path: Path | str) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its name when the block ends well, and is gone when it does not.
+
+    Raises:
+        OutputError: if the folder cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".partial", dir=path.parent)
+    except OSError as error:
+        raise OutputError(
+            "cannot write", where=path, got=error.strerror or str(error), remedy="choose another place"
+        ) from error
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        try:
+            temporary.replace(path)
+        except OSError as error:
+            raise OutputError("cannot write", where=path, got=error.strerror) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Writes text atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def tensor_digest(tensor: "Tensor") -> str:
+    """A hash of a tensor's kind, shape and bytes."""
+    import torch
+
+    hasher = hashlib.blake2b(f"{tensor.dtype} {tuple(tensor.shape)}".encode(), digest_size=16)
+    hasher.update(tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return hasher.hexdigest()
+
+
+def write_tensors(path: Path | str, tensors: Mapping[str, "Tensor"], header: Mapping[str, Any]) -> None:
+    """Writes tensors and a JSON header as one safetensors file; equal content gives equal bytes.
+
+    The header and the digest of every tensor stand in one metadata entry, since safetensors does not order entries.
+    """
+    from safetensors.torch import save_file
+
+    body = json.dumps(
+        {
+            "version": FORMAT_VERSION,
+            "header": dict(header),
+            "digests": {name: tensor_digest(tensor) for name, tensor in tensors.items()},
+        },
+        sort_keys=True,
+    )
+    sealed = json.dumps({"body": body, "digest": hashlib.sha256(body.encode()).hexdigest()})
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    places: set[int] = set()
+    for name, tensor in contiguous.items():
+        # safetensors refuses tensors that share memory, which tied layers and views of one stack do.
+        if tensor.untyped_storage().data_ptr() in places:
+            contiguous[name] = tensor.clone()
+        places.add(tensor.untyped_storage().data_ptr())
+    with atomic(path) as temporary:
+        save_file(contiguous, temporary, metadata={METADATA_KEY: sealed})
+
+
+def read_header(path: Path | str) -> tuple[dict[str, Any], dict[str, str]]:
+    """The JSON header of a file of `write_tensors` and the digest of each tensor; no tensor is read.
+
+    Raises:
+        MissingDataError: if there is no such file.
+        CorruptFileError: if it is not a whole file of ours.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise MissingDataError("no such file", where=path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata, names = file.metadata() or {}, set(file.keys())
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _corrupt(path, f"not a readable safetensors file ({error})") from error
+    if METADATA_KEY not in metadata:
+        raise CorruptFileError(
+            "not a file of weightgen", where=path, got="a safetensors file without our header",
+            remedy="wrap its tensors with Checkpoint(architecture, tensors).save(path)",
+        )
+    try:
+        sealed = json.loads(metadata[METADATA_KEY])
+        body = sealed["body"]
+        if hashlib.sha256(body.encode()).hexdigest() != sealed["digest"]:
+            raise _corrupt(path, "its header does not match its digest")
+        content = json.loads(body)
+        version, header, digests = content["version"], content["header"], content["digests"]
+        if not (isinstance(version, int) and isinstance(header, dict) and isinstance(digests, dict)):
+            raise TypeError("version, header or digests of the wrong kind")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _corrupt(path, "its header cannot be read") from error
+    if version > FORMAT_VERSION:
+        raise CorruptFileError(
+            "written by a newer weightgen", where=path, got=f"format {version}", expected=f"at most {FORMAT_VERSION}",
+            remedy="upgrade weightgen",
+        )
+    if names != set(digests):
+        raise _corrupt(path, "its tensors are not those that its header names")
+    return header, digests
+
+
+KINDS = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
+    "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
+}  # fmt: skip
+"""The kinds of tensor as safetensors writes them and as torch calls them."""
+
+
+def read_shapes(path: Path | str) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Name → (kind such as `float32`, shape) of every tensor of a safetensors file; no tensor is read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118, not a mapping
+            return {
+                name: (KINDS.get(str(part.get_dtype()), str(part.get_dtype())), tuple(part.get_shape()))
+                for name, part in slices.items()
+            }
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _corrupt(Path(path), f"not a readable safetensors file ({error})") from error
+
+
+def read_tensor(path: Path | str, name: str, digest: str) -> "Tensor":
+    """One tensor, checked against its digest."""
+    return _read(Path(path), {name: digest})[name]
+
+
+def read_tensors(path: Path | str) -> tuple[dict[str, Any], dict[str, "Tensor"]]:
+    """The header and all tensors of a file of `write_tensors`, each checked against its digest."""
+    header, digests = read_header(path)
+    return header, _read(Path(path), digests)
+
+
+def _read(path: Path, digests: Mapping[str, str]) -> dict[str, "Tensor"]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in digests}
+    except (SafetensorError, OSError) as error:
+        raise _corrupt(path, str(error)) from error
+    for name, tensor in tensors.items():
+        if tensor_digest(tensor) != digests[name]:
+            raise _corrupt(path, f"the tensor '{name}' does not match its digest")
+    return tensors
+
+
+def _corrupt(path: Path, what: str) -> CorruptFileError:
+    return CorruptFileError(
+        f"the file is damaged: {what}", where=path, remedy="fetch or make it again; nothing was loaded from it"
+    )

@@ -1,0 +1,105 @@
+"""The built-in image tasks: scikit-learn's digits and MNIST."""
+
+import gzip
+import os
+import struct
+from pathlib import Path
+
+import numpy
+
+from weightgen.errors import CorruptFileError, MissingDataError
+from weightgen.tasks.task import Arrays, Preprocessing, Task, register_task
+
+NUMERALS = tuple("0123456789")
+
+
+def _split(images: numpy.ndarray, labels: numpy.ndarray, seed: int, sizes: tuple[int, int]) -> tuple:
+    """A fixed shuffle cut into a first part and a rest; `RandomState` never changes its stream."""
+    order = numpy.random.RandomState(seed).permutation(len(labels))
+    images, labels = images[order], labels[order]
+    cut = sizes[0]
+    return (images[:cut], labels[:cut]), (images[cut:], labels[cut:])
+
+
+@register_task("digits")
+def digits() -> Task:
+    """1,797 handwritten digits of 8 × 8 pixels, part of scikit-learn: 1,097 / 200 / 500 images."""
+
+    def load() -> Arrays:
+        from sklearn.datasets import load_digits
+
+        bunch = load_digits()
+        images = bunch.images.astype(numpy.uint8)[:, None]
+        labels = bunch.target.astype(numpy.int64)
+        rest, test = _split(images, labels, 0, (1297, 500))
+        train, validation = _split(*rest, 1, (1097, 200))
+        return {"train": train, "validation": validation, "test": test}
+
+    return Task("digits", (1, 8, 8), NUMERALS, Preprocessing(16.0, 0.0, 1.0), load)
+
+
+@register_task("mnist")
+def mnist() -> Task:
+    """70,000 handwritten digits of 28 × 28 pixels: 55,000 / 5,000 / 10,000 images.
+
+    Read from the four idx files of `$WEIGHTGEN_DATA/mnist`, else from torchvision's download.
+    """
+
+    def load() -> Arrays:
+        folder = _mnist_folder()
+        images, labels = (_read_idx(folder, f"train-{kind}") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
+        train, validation = _split(images[:, None], labels.astype(numpy.int64), 0, (55_000, 5_000))
+        test_images, test_labels = (
+            _read_idx(folder, f"t10k-{kind}") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
+        )
+        test = test_images[:, None], test_labels.astype(numpy.int64)
+        return {"train": train, "validation": validation, "test": test}
+
+    return Task("mnist", (1, 28, 28), NUMERALS, Preprocessing(255.0, 0.1307, 0.3081), load)
+
+
+def _mnist_folder() -> Path:
+    data = os.environ.get("WEIGHTGEN_DATA")
+    if data:
+        folder = Path(data) / "mnist"
+        if not folder.is_dir():
+            raise MissingDataError(
+                "MNIST is not there", where=folder, expected="the four idx files, plain or .gz",
+                remedy="put them there, or unset WEIGHTGEN_DATA to let torchvision download them",
+            )
+        return folder
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "weightgen"
+    try:
+        from torchvision.datasets import MNIST
+
+        MNIST(str(cache), train=True, download=True)
+    except Exception as error:
+        raise MissingDataError(
+            f"MNIST is not on this machine and its download failed ({type(error).__name__})", where=cache,
+            remedy="set WEIGHTGEN_DATA to a folder that holds mnist/train-images-idx3-ubyte.gz and its three companions",
+        ) from error
+    return cache / "MNIST" / "raw"
+
+
+def _read_idx(folder: Path, name: str) -> numpy.ndarray:
+    """One idx file, checked against its header before its bytes are used."""
+    for path, opened in ((folder / name, open), (folder / f"{name}.gz", gzip.open)):
+        if path.is_file():
+            break
+    else:
+        raise MissingDataError(f"{name} is missing", where=folder, expected=f"{name} or {name}.gz")
+    axes = int(name.split("idx")[1][0])
+    try:
+        with opened(path, "rb") as file:
+            header = file.read(4 + 4 * axes)
+            zero, kind, found, *shape = struct.unpack(f">HBB{axes}I", header)
+            content = file.read()
+    except (OSError, EOFError, struct.error) as error:
+        raise CorruptFileError(f"cannot read the idx file ({error})", where=path, remedy="fetch it again") from error
+    size = int(numpy.prod(shape, dtype=numpy.int64))
+    if (zero, kind, found) != (0, 8, axes) or len(content) != size:
+        raise CorruptFileError(
+            "not a whole idx file", where=path, got=f"{len(content):,} bytes", expected=f"{size:,}",
+            remedy="fetch it again",
+        )
+    return numpy.frombuffer(content, dtype=numpy.uint8).reshape(shape)

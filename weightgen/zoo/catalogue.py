@@ -1,0 +1,199 @@
+"""The catalogue of a zoo: what it knows of its networks, in one SQLite file."""
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from weightgen.errors import CorruptFileError, MissingDataError, OutputError
+from weightgen.storage import atomic
+
+FILE_NAME = "catalogue.db"
+SCHEMA_VERSION = 1
+APPLICATION = 0x77674E31
+"""SQLite's application id: tells a catalogue from any other database."""
+
+WAIT = 120.0
+"""Seconds to wait for another process that is writing."""
+
+CHUNK = 500
+"""Values bound in one statement; SQLite's own limit is 999 in old versions."""
+
+SCHEMA = """
+CREATE TABLE blobs (
+    name TEXT PRIMARY KEY,
+    bytes INTEGER NOT NULL,
+    networks INTEGER NOT NULL
+);
+CREATE TABLE models (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    name TEXT NOT NULL UNIQUE,
+    architecture TEXT NOT NULL,
+    family TEXT NOT NULL,
+    parameters INTEGER NOT NULL,
+    task TEXT,
+    origin TEXT NOT NULL,
+    run TEXT NOT NULL,
+    split TEXT,
+    card TEXT NOT NULL,
+    blob TEXT NOT NULL REFERENCES blobs (name)
+);
+CREATE TABLE tensors (
+    model INTEGER NOT NULL REFERENCES models (number),
+    position INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    shape TEXT NOT NULL,
+    norm REAL,
+    digest TEXT NOT NULL,
+    PRIMARY KEY (model, position)
+) WITHOUT ROWID;
+CREATE TABLE metrics (
+    model INTEGER NOT NULL REFERENCES models (number),
+    name TEXT NOT NULL,
+    split TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    value REAL NOT NULL,
+    PRIMARY KEY (model, name, split, digest)
+) WITHOUT ROWID;
+CREATE TABLE hyperparameters (
+    model INTEGER NOT NULL REFERENCES models (number),
+    name TEXT NOT NULL,
+    value,
+    PRIMARY KEY (model, name)
+) WITHOUT ROWID;
+CREATE TABLE tags (
+    model INTEGER NOT NULL REFERENCES models (number),
+    tag TEXT NOT NULL,
+    PRIMARY KEY (model, tag)
+) WITHOUT ROWID;
+CREATE TABLE lineage (
+    child TEXT NOT NULL,
+    parent TEXT NOT NULL,
+    confidence REAL NOT NULL,
+    source TEXT NOT NULL,
+    PRIMARY KEY (child, parent, source)
+) WITHOUT ROWID;
+CREATE INDEX models_by_task ON models (task);
+CREATE INDEX models_by_architecture ON models (architecture);
+CREATE INDEX models_by_run ON models (run);
+CREATE INDEX metrics_by_value ON metrics (name, split, value);
+CREATE INDEX hyperparameters_by_value ON hyperparameters (name, value);
+CREATE INDEX tags_by_tag ON tags (tag);
+CREATE INDEX lineage_by_parent ON lineage (parent);
+"""
+
+
+class Catalogue:
+    """Access to the catalogue of the zoo in `folder`; statements are constants or made by `query.py`, values are bound.
+
+    Args:
+        folder: the zoo's folder.
+
+    Raises:
+        MissingDataError: if there is no catalogue.
+        CorruptFileError: if the file is not a catalogue, or one of a newer weightgen.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE_NAME
+        if not self.path.is_file():
+            raise MissingDataError(
+                "not a zoo",
+                where=folder,
+                expected=f"a folder with {FILE_NAME}",
+                remedy=f"make one with: weightgen zoo create {folder}",
+            )
+        self.writable = os.access(self.path, os.W_OK) and os.access(folder, os.W_OK)
+        # SQLite keeps files beside a WAL database even to read it; `immutable` reads where none can be made.
+        mode = "mode=rw" if self.writable else "mode=ro&immutable=1"
+        with self._named_errors():
+            self._connection = sqlite3.connect(
+                f"file:{quote(str(self.path.resolve()))}?{mode}", uri=True, timeout=WAIT, isolation_level=None
+            )
+            self._connection.execute("PRAGMA trusted_schema = OFF")
+            (application,) = self._connection.execute("PRAGMA application_id").fetchone()
+            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if application != APPLICATION:
+            raise CorruptFileError("not the catalogue of a zoo", where=self.path)
+        if version > SCHEMA_VERSION:
+            raise CorruptFileError(
+                "written by a newer weightgen",
+                where=self.path,
+                got=f"schema {version}",
+                expected=f"at most {SCHEMA_VERSION}",
+                remedy="upgrade weightgen",
+            )
+
+    @staticmethod
+    def create(folder: Path) -> None:
+        """An empty catalogue; it appears whole or not at all.
+
+        Raises:
+            OutputError: if there is one already, or the folder cannot be written.
+        """
+        path = folder / FILE_NAME
+        if path.exists():
+            raise OutputError("the zoo exists", where=folder, remedy="open it, or choose another place")
+        with atomic(path) as temporary:
+            connection = sqlite3.connect(temporary)
+            try:
+                connection.executescript(
+                    f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {SCHEMA_VERSION};"
+                    f"PRAGMA journal_mode = WAL; BEGIN; {SCHEMA} COMMIT;"
+                )
+            finally:
+                connection.close()
+
+    def rows(self, statement: str, values: Sequence[Any] = ()) -> list[tuple]:
+        """All rows of a SELECT."""
+        with self._named_errors():
+            return self._connection.execute(statement, values).fetchall()
+
+    def rows_in(self, statement: str, values: Sequence[Any]) -> Iterator[tuple]:
+        """Rows of a SELECT whose `{values}` stands for the list of `values`, asked for in chunks."""
+        for start in range(0, len(values), CHUNK):
+            chunk = values[start : start + CHUNK]
+            yield from self.rows(statement.format(values=", ".join("?" * len(chunk))), chunk)
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All statements of the block are kept, or none; other writers wait.
+
+        Raises:
+            OutputError: if the zoo cannot be written.
+        """
+        if not self.writable:
+            raise OutputError("the zoo is read-only", where=self.path.parent, remedy="copy the folder and write there")
+        with self._named_errors():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+
+    def close(self) -> None:
+        self._connection.close()
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise OutputError(
+                "cannot use the catalogue",
+                where=self.path,
+                got=str(error),
+                remedy="see that the disk is not full and no other process holds it",
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise CorruptFileError(
+                "the catalogue is damaged", where=self.path, got=str(error), remedy="fetch or make the zoo again"
+            ) from error

@@ -1,0 +1,497 @@
+"""Zoo: a folder of networks with a catalogue that can be queried; tensors are read only when they are asked for."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import re
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from weightgen.architecture import Architecture
+from weightgen.checkpoint import Card, Checkpoint
+from weightgen.errors import CorruptFileError, DuplicateNameError, OutputError, UnknownNameError
+from weightgen.registry import unknown_name
+from weightgen.storage import tensor_digest, write_tensors
+from weightgen.zoo import query as language
+from weightgen.zoo.catalogue import Catalogue
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BLOBS = "blobs"
+BLOB_NETWORKS = 512
+BLOB_BYTES = 256 * 2**20
+"""A blob takes networks until it holds this many or this much."""
+
+OPEN_BLOBS = 8
+"""Blobs kept open for reading."""
+
+Names = Sequence[str] | Callable[[Checkpoint], str]
+
+_COLUMNS = "number, id, name, architecture, parameters, card, blob"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the catalogue knows of one network; `load()` gives the network itself."""
+
+    zoo: "Zoo" = dataclasses.field(repr=False)
+    number: int = dataclasses.field(repr=False)
+    id: str
+    name: str
+    architecture: str
+    parameters: int
+    _card: str = dataclasses.field(repr=False)
+    _blob: str = dataclasses.field(repr=False)
+
+    @functools.cached_property
+    def card(self) -> Card:
+        try:
+            return Card.from_json(json.loads(self._card))
+        except ValueError as error:
+            raise CorruptFileError("the card cannot be read", where=f"{self.zoo.path}: {self.id}") from error
+
+    @property
+    def task(self) -> str | None:
+        return self.card.task
+
+    @property
+    def origin(self) -> str:
+        return self.card.origin
+
+    @property
+    def run(self) -> str:
+        return self.card.run
+
+    @property
+    def split(self) -> str | None:
+        return self.card.split
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        return self.card.tags
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        return dict(self.card.hyperparameters)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Named as in a query: `accuracy` on the test split, `validation.accuracy` on another."""
+        found: dict[str, float] = {}
+        for metric in self.card.metrics:
+            found.setdefault(metric.name if metric.split == "test" else f"{metric.split}.{metric.name}", metric.value)
+        return found
+
+    def load(self) -> Checkpoint:
+        """The network; its tensors are read, and checked against their digests, when they are first asked for."""
+        return self.zoo._checkpoint(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as JSON values."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "architecture": self.architecture,
+            "task": self.task,
+            "parameters": self.parameters,
+            "metrics": self.metrics,
+            "hyperparameters": self.hyperparameters,
+            "tags": list(self.tags),
+            "origin": self.origin,
+            "run": self.run,
+            "split": self.split,
+        }
+
+
+@dataclass(frozen=True)
+class Query:
+    """The networks of a zoo for which an expression holds, in order; nothing is read before it is iterated or counted.
+
+    Without `order_by` they come in the order in which they were added.
+    """
+
+    zoo: "Zoo"
+    expression: str
+    condition: language.Node = dataclasses.field(repr=False)
+    order: tuple[tuple[language.Field, bool], ...] = ()
+    maximum: int | None = None
+
+    def order_by(self, *keys: str) -> "Query":
+        """The same networks sorted by fields, a `-` before a field for the greatest first.
+
+        Networks for which a field is unknown come last; ties are in the order of ids.
+
+        Raises:
+            QueryError: if there is no such field.
+        """
+        order = tuple((language.parse_field(key.removeprefix("-")), key.startswith("-")) for key in keys)
+        return dataclasses.replace(self, order=order)
+
+    def limit(self, number: int) -> "Query":
+        """At most the first `number` of them."""
+        return dataclasses.replace(self, maximum=number)
+
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._numbers())
+
+    def __iter__(self) -> Iterator[Row]:
+        numbers = self._numbers()
+        for start in range(0, len(numbers), 500):
+            chunk = numbers[start : start + 500]
+            statement = f"SELECT {_COLUMNS} FROM models WHERE number IN ({{values}})"
+            found = {row[0]: row for row in self.zoo.catalogue.rows_in(statement, chunk)}
+            yield from (Row(self.zoo, *found[number]) for number in chunk)
+
+    def _numbers(self) -> list[int]:
+        self._check_fields()
+        where, values = language.condition(self.condition)
+        keys = []
+        for field, descending in self.order:
+            key, bound = language.expression(field)
+            keys.append(f"{key} {'DESC' if descending else 'ASC'} NULLS LAST")
+            values = [*values, *bound]
+        ordering = ", ".join([*keys, "id"]) if keys else "number"
+        statement = f"SELECT number FROM models WHERE {where} ORDER BY {ordering} LIMIT ?"
+        limit = -1 if self.maximum is None else max(self.maximum, 0)
+        return [number for (number,) in self.zoo.catalogue.rows(statement, [*values, limit])]
+
+    def _check_fields(self) -> None:
+        """A misspelt metric must not look like a zoo without good networks."""
+        for field in [*language.fields(self.condition), *(field for field, _ in self.order)]:
+            if field.group == "metrics":
+                known = "SELECT 1 FROM metrics WHERE name = ? AND split = ? LIMIT 1"
+                found = self.zoo.catalogue.rows(known, (field.name, field.split))
+            elif field.group == "hyperparameters":
+                found = self.zoo.catalogue.rows("SELECT 1 FROM hyperparameters WHERE name = ? LIMIT 1", (field.name,))
+            else:
+                continue
+            if not found and len(self.zoo):
+                split = f"{field.split}." if field.split not in ("", "test") else ""
+                raise language.unknown_field(
+                    f"{field.group}.{split}{field.name}",
+                    self.expression or f"{field.group}.{split}{field.name}",
+                    field.position,
+                    self.zoo.fields(),
+                )
+
+
+class Zoo:
+    """A folder with a catalogue and safetensors blobs; make one with `create`, open one with `open`.
+
+    Networks are known by their content: adding one twice keeps one. Several processes may add at once.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        MissingDataError: if there is no zoo.
+        CorruptFileError: if its catalogue is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.catalogue = Catalogue(path)
+        self._blobs: OrderedDict[str, Any] = OrderedDict()
+
+    @classmethod
+    def create(cls, path: Path | str) -> "Zoo":
+        """A new, empty zoo.
+
+        Raises:
+            OutputError: if there is one already, or the folder cannot be written.
+        """
+        Catalogue.create(Path(path))
+        return cls(Path(path))
+
+    @classmethod
+    def open(cls, path: Path | str) -> "Zoo":
+        """The zoo of a folder, or of that name on the shelf; one that cannot be written is opened for reading.
+
+        Raises:
+            MissingDataError: if there is none.
+            CorruptFileError: if its catalogue is damaged.
+        """
+        from weightgen.shelf import shelf
+
+        return cls(shelf("zoo", path))
+
+    def __len__(self) -> int:
+        return self.catalogue.rows("SELECT count(*) FROM models")[0][0]
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.query())
+
+    def __repr__(self) -> str:
+        return f"Zoo({str(self.path)!r}, {len(self):,} networks)"
+
+    @property
+    def digest(self) -> str:
+        """A hash of all its networks; what is trained on a zoo records it."""
+        hasher = hashlib.sha256()
+        for (name,) in self.catalogue.rows("SELECT id FROM models ORDER BY id"):
+            hasher.update(name.encode())
+        return hasher.hexdigest()[:16]
+
+    def query(self, expression: str = "") -> Query:
+        """The networks for which an expression holds, e.g. `task = 'mnist' and metrics.accuracy > 0.95`.
+
+        Raises:
+            QueryError: if it cannot be read or names an unknown field.
+        """
+        return Query(self, expression, language.parse(expression))
+
+    def fields(self) -> list[str]:
+        """All fields that a query of this zoo can name."""
+        metrics = self.catalogue.rows("SELECT DISTINCT name, split FROM metrics")
+        hyperparameters = self.catalogue.rows("SELECT DISTINCT name FROM hyperparameters")
+        return [
+            *language.TEXT_FIELDS,
+            *language.NUMBER_FIELDS,
+            *sorted(f"metrics.{name}" if split == "test" else f"metrics.{split}.{name}" for name, split in metrics),
+            *sorted(f"hyperparameters.{name}" for (name,) in hyperparameters),
+        ]
+
+    def row(self, name: str) -> Row:
+        """The network of that id, name, or beginning of an id that no other shares.
+
+        Raises:
+            UnknownNameError: if there is none, or several.
+        """
+        exact = f"SELECT {_COLUMNS} FROM models WHERE id = ? OR name = ? ORDER BY id = ? DESC LIMIT 1"
+        found = self.catalogue.rows(exact, (name, name, name))
+        if not found and re.fullmatch(r"[0-9a-f]{4,}", name):
+            begins = f"SELECT {_COLUMNS} FROM models WHERE id >= ? AND id < ? LIMIT 2"
+            found = self.catalogue.rows(begins, (name, name + "g"))
+        if len(found) > 1:
+            raise UnknownNameError(f"several networks have an id that begins with '{name}'", remedy="give more of it")
+        if not found:
+            names = [each for (each,) in self.catalogue.rows("SELECT name FROM models")]
+            raise unknown_name("network", name, names, remedy=f"see: weightgen zoo list {self.path}")
+        return Row(self, *found[0])
+
+    def load(self, name: str) -> Checkpoint:
+        """The network of that id, name, or unique beginning of an id.
+
+        Raises:
+            UnknownNameError: if there is none, or several.
+        """
+        return self.row(name).load()
+
+    def state_dicts(self, expression: str = "") -> dict[str, dict[str, "Tensor"]]:
+        """The tensors of all networks for which `expression` holds: id → state dict, in the order they were added."""
+        rows = list(self.query(expression))
+        found: dict[str, dict[str, Tensor]] = {row.id: {} for row in rows}
+        for row in sorted(rows, key=lambda row: row._blob):
+            found[row.id] = row.load().state_dict()
+        return found
+
+    def add(self, checkpoints: Iterable[Checkpoint], name: Names | None = None) -> list[str]:
+        """Adds networks, all or none; those that are there already are passed over.
+
+        Small networks are packed many to a file. A process killed meanwhile leaves the zoo as it was,
+        with at most a file that nothing refers to.
+
+        Args:
+            name: a name for each, or a function that names one; the first 12 letters of its id if None.
+
+        Returns:
+            The id of each.
+
+        Raises:
+            DuplicateNameError: if a name belongs to another network.
+            OutputError: if the zoo cannot be written.
+        """
+        if not self.catalogue.writable:
+            raise OutputError("the zoo is read-only", where=self.path, remedy="copy the folder and write there")
+        packer = _Packer(self.path / BLOBS)
+        names: dict[str, str] = {}
+        ids: list[str] = []
+        for index, checkpoint in enumerate(checkpoints):
+            key = checkpoint.id
+            ids.append(key)
+            if key in names or self.catalogue.rows("SELECT 1 FROM models WHERE id = ?", (key,)):
+                continue
+            names[key] = key[:12] if name is None else name(checkpoint) if callable(name) else name[index]
+            self._check_name(names[key], list(names.values())[:-1])
+            packer.add(key, names[key], checkpoint)
+        blobs = packer.finish()
+        with self.catalogue.transaction() as connection:
+            for blob in blobs:
+                _insert(connection, blob)
+        return ids
+
+    def _check_name(self, name: str, others: list[str]) -> None:
+        if name in others or self.catalogue.rows("SELECT 1 FROM models WHERE name = ?", (name,)):
+            raise DuplicateNameError(
+                f"the name '{name}' belongs to another network", where=self.path, remedy="give each its own name"
+            )
+
+    def _checkpoint(self, row: Row) -> Checkpoint:
+        statement = "SELECT name, kind, shape, digest FROM tensors WHERE model = ? ORDER BY position"
+        found = self.catalogue.rows(statement, (row.number,))
+        try:
+            shapes = {name: (kind, tuple(json.loads(shape))) for name, kind, shape, _ in found}
+        except (ValueError, TypeError) as error:
+            raise CorruptFileError("the shapes cannot be read", where=f"{self.path}: {row.id}") from error
+        digests = {name: digest for name, _, _, digest in found}
+        blob, key = row._blob, row.id
+
+        def read(name: str, digest: str) -> "Tensor":
+            return self._read(blob, f"{key}/{name}", digest)
+
+        return Checkpoint.lazy(Architecture.parse(row.architecture), shapes, digests, read, row.card)
+
+    def _read(self, blob: str, name: str, digest: str) -> "Tensor":
+        from safetensors import SafetensorError
+
+        try:
+            # A copy, since what an open blob gives is its own memory.
+            tensor = self._open_blob(blob).get_tensor(name).clone()
+        except (SafetensorError, OSError) as error:
+            raise _damaged(self.path / BLOBS / blob, str(error)) from error
+        if tensor_digest(tensor) != digest:
+            raise _damaged(self.path / BLOBS / blob, f"the tensor '{name}' does not match its digest")
+        return tensor
+
+    def _open_blob(self, blob: str) -> Any:
+        from safetensors import safe_open
+
+        if blob not in self._blobs:
+            if not re.fullmatch(r"[0-9a-f]{32}\.safetensors", blob):
+                raise CorruptFileError("the catalogue names a file outside the zoo", where=self.path, got=repr(blob))
+            if len(self._blobs) >= OPEN_BLOBS:
+                self._blobs.popitem(last=False)
+            self._blobs[blob] = safe_open(self.path / BLOBS / blob, framework="pt")
+        self._blobs.move_to_end(blob)
+        return self._blobs[blob]
+
+
+@dataclass(frozen=True)
+class _Member:
+    id: str
+    name: str
+    checkpoint: Checkpoint
+    norms: list[float | None]
+
+
+@dataclass(frozen=True)
+class _Blob:
+    name: str
+    bytes: int
+    members: list[_Member]
+
+
+class _Packer:
+    """Writes networks to blobs, many to a file, and forgets their tensors once they are written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.blobs: list[_Blob] = []
+        self.members: list[_Member] = []
+        self.tensors: dict[str, Tensor] = {}
+        self.bytes = 0
+
+    def add(self, key: str, name: str, checkpoint: Checkpoint) -> None:
+        tensors = checkpoint.state_dict()
+        norms = [_norm(tensor) for tensor in tensors.values()]
+        # What is kept for the catalogue: a Checkpoint that knows its shapes and digests but holds no tensor.
+        digests = {each: checkpoint.digest(each) for each in tensors}
+        hollow = Checkpoint.lazy(checkpoint.architecture, checkpoint.shapes, digests, _no_tensor, checkpoint.card)
+        self.members.append(_Member(key, name, hollow, norms))
+        self.tensors.update({f"{key}/{each}": tensor for each, tensor in tensors.items()})
+        self.bytes += sum(tensor.nbytes for tensor in tensors.values())
+        if len(self.members) >= BLOB_NETWORKS or self.bytes >= BLOB_BYTES:
+            self._flush()
+
+    def finish(self) -> list[_Blob]:
+        if self.members:
+            self._flush()
+        return self.blobs
+
+    def _flush(self) -> None:
+        # The header repeats the catalogue, so that a lost catalogue could be made again from the blobs.
+        header = {
+            "kind": "zoo blob",
+            "networks": {
+                member.id: {
+                    "name": member.name,
+                    "architecture": str(member.checkpoint.architecture),
+                    "card": member.checkpoint.card.to_json(),
+                }
+                for member in self.members
+            },
+        }
+        content = json.dumps(header, sort_keys=True).encode()
+        name = hashlib.blake2b(content, digest_size=16).hexdigest() + ".safetensors"
+        write_tensors(self.folder / name, self.tensors, header)
+        self.blobs.append(_Blob(name, self.bytes, self.members))
+        self.members, self.tensors, self.bytes = [], {}, 0
+
+
+def _insert(connection: sqlite3.Connection, blob: _Blob) -> None:
+    # Another process may have written the same networks, or the same blob, since we looked.
+    connection.execute("INSERT OR IGNORE INTO blobs VALUES (?, ?, ?)", (blob.name, blob.bytes, len(blob.members)))
+    for member in blob.members:
+        card = member.checkpoint.card
+        if connection.execute("SELECT 1 FROM models WHERE id = ?", (member.id,)).fetchone():
+            continue
+        if connection.execute("SELECT 1 FROM models WHERE name = ?", (member.name,)).fetchone():
+            raise DuplicateNameError(f"the name '{member.name}' belongs to another network", remedy="choose another")
+        number = connection.execute(
+            "INSERT INTO models (id, name, architecture, family, parameters, task, origin, run, split, card, blob)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                member.id, member.name, str(member.checkpoint.architecture), member.checkpoint.architecture.family,
+                member.checkpoint.parameters, card.task, card.origin, card.run, card.split,
+                json.dumps(card.to_json(), sort_keys=True), blob.name,
+            ),
+        ).lastrowid  # fmt: skip
+        shapes = member.checkpoint.shapes.items()
+        connection.executemany(
+            "INSERT INTO tensors VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                (number, position, name, kind, json.dumps(shape), norm, member.checkpoint.digest(name))
+                for position, ((name, (kind, shape)), norm) in enumerate(zip(shapes, member.norms, strict=True))
+            ],
+        )
+        connection.executemany(
+            "INSERT OR IGNORE INTO metrics VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                (number, metric.name, metric.split, metric.digest, position, metric.value)
+                for position, metric in enumerate(card.metrics)
+            ],
+        )
+        connection.executemany(
+            "INSERT INTO hyperparameters VALUES (?, ?, ?)",
+            [(number, name, _storable(value)) for name, value in card.hyperparameters.items()],
+        )
+        connection.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?)", [(number, tag) for tag in card.tags])
+        connection.executemany(
+            "INSERT OR IGNORE INTO lineage VALUES (?, ?, 1.0, 'card')", [(member.id, parent) for parent in card.parents]
+        )
+
+
+def _storable(value: Any) -> Any:
+    """SQLite's integers have 64 bits; a greater one is compared as a float."""
+    return float(value) if isinstance(value, int) and abs(value) >= 2**63 else value
+
+
+def _norm(tensor: "Tensor") -> float | None:
+    """Euclidean norm; None if the tensor holds a NaN or an infinity, which SQLite cannot compare."""
+    norm = tensor.double().norm()
+    return norm.item() if norm.isfinite() else None
+
+
+def _no_tensor(name: str, digest: str) -> "Tensor":
+    raise CorruptFileError(f"the tensor '{name}' was written and forgotten", got=digest)
+
+
+def _damaged(path: Path, what: str) -> CorruptFileError:
+    return CorruptFileError(f"the file is damaged: {what}", where=path, remedy="fetch or make the zoo again")
