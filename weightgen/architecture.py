@@ -83,7 +83,8 @@ families.add(
 class Architecture:
     """A recipe in canonical form: options sorted, those equal to the family's default left out.
 
-    Make one with `Architecture.parse("weightgen/mlp?hidden=32,32")` or `Architecture.of("timm/resnet18", num_classes=10)`.
+    Make one with `Architecture.parse("weightgen/mlp?hidden=32,32")` or
+    `Architecture.of("timm/resnet18", num_classes=10)`.
     Two equal Architectures build modules with the same tensors; `str()` gives the recipe back.
     """
 

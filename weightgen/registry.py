@@ -6,7 +6,6 @@ from typing import Generic, TypeVar
 
 from weightgen.errors import DuplicateNameError, UnknownNameError
 
-
 Entry = TypeVar("Entry")
 
 
@@ -15,9 +14,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str], remedy: str | None 
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
     choices = ", ".join(near or names[:12]) or "none"
-    return UnknownNameError(
-        f"unknown {kind} '{name}'", expected=f"{'a name near to it such as' if near else 'one of'}: {choices}", remedy=remedy
-    )
+    expected = f"{'a name near to it such as' if near else 'one of'}: {choices}"
+    return UnknownNameError(f"unknown {kind} '{name}'", expected=expected, remedy=remedy)
 
 
 class Registry(Generic[Entry]):

@@ -112,7 +112,9 @@ def read_header(path: Path | str) -> tuple[dict[str, Any], dict[str, str]]:
         raise _corrupt(path, f"not a readable safetensors file ({error})") from error
     if METADATA_KEY not in metadata:
         raise CorruptFileError(
-            "not a file of weightgen", where=path, got="a safetensors file without our header",
+            "not a file of weightgen",
+            where=path,
+            got="a safetensors file without our header",
             remedy="wrap its tensors with Checkpoint(architecture, tensors).save(path)",
         )
     try:
@@ -128,7 +130,10 @@ def read_header(path: Path | str) -> tuple[dict[str, Any], dict[str, str]]:
         raise _corrupt(path, "its header cannot be read") from error
     if version > FORMAT_VERSION:
         raise CorruptFileError(
-            "written by a newer weightgen", where=path, got=f"format {version}", expected=f"at most {FORMAT_VERSION}",
+            "written by a newer weightgen",
+            where=path,
+            got=f"format {version}",
+            expected=f"at most {FORMAT_VERSION}",
             remedy="upgrade weightgen",
         )
     if names != set(digests):

@@ -5,7 +5,15 @@ from weightgen.architecture import Architecture
 from weightgen.checkpoint import Checkpoint
 from weightgen.tasks import evaluate, get_task
 from weightgen.training import population
-from weightgen.training.population import Run, Schedule, initial, population_predictions, stack, train_population, unstack
+from weightgen.training.population import (
+    Run,
+    Schedule,
+    initial,
+    population_predictions,
+    stack,
+    train_population,
+    unstack,
+)
 
 TASK = get_task("digits")
 ARCHITECTURE = Architecture.parse("weightgen/mlp?hidden=8")

@@ -1,3 +1,5 @@
+import contextlib
+
 import pytest
 import torch
 from hypothesis import given
@@ -11,11 +13,11 @@ from weightgen.zoo.query import And, Comparison, Field, Or, condition, fields, p
 
 RECORDS = [
     # name, architecture, task, accuracy on test, on validation, optimizer, rate
-    ("a", "weightgen/mlp?hidden=2", "digits", 0.90, 0.91, "adamw", 0.1),
-    ("b", "weightgen/mlp?hidden=3", "digits", 0.80, 0.99, "sgd", 0.2),
+    ("a", "weightgen/mlp?hidden=3", "digits", 0.90, 0.91, "adamw", 0.1),
+    ("b", "weightgen/mlp?hidden=4", "digits", 0.80, 0.99, "sgd", 0.2),
     ("c", "weightgen/cnn?channels=2", "mnist", 0.90, None, "sgd", 0.3),
     ("d", "weightgen/cnn?channels=3", "mnist", None, None, None, None),
-    ("o'hara", "weightgen/mlp?hidden=4", None, 0.10, None, None, 0.4),
+    ("o'hara", "weightgen/mlp?hidden=5", None, 0.10, None, None, 0.4),
 ]
 
 
@@ -43,12 +45,12 @@ def zoo(tmp_path_factory):
         ('task = "mnist"', "cd"),
         ("task != 'mnist'", "ab"),  # an unknown task is not another task
         ("task = 'digits' and metrics.accuracy >= 0.9", "a"),
-        ("TASK = 'digits'".lower() + " AND metrics.validation.accuracy > .95", "b"),
+        ("task = 'digits' AND metrics.validation.accuracy > .95", "b"),
         ("metrics.accuracy < 8.5e-1", "bo"),
         ("not metrics.accuracy < 0.85", "ac"),  # nor is an unknown accuracy a high one
-        ("parameters <= 150", "cd"),
+        ("parameters <= 160", "cd"),
         ("family = 'weightgen/cnn'", "cd"),
-        ("architecture = 'weightgen/mlp?hidden=3'", "b"),
+        ("architecture = 'weightgen/mlp?hidden=4'", "b"),
         ("name = 'o''hara'", "o"),
         ('name = "o\'hara"', "o"),
         ("name in ('a', 'd', 'z')", "ad"),
@@ -62,7 +64,6 @@ def zoo(tmp_path_factory):
         ("task = 'digits' and name = 'a' or task = 'mnist'", "acd"),
         ("task = 'digits' and (name = 'a' or task = 'mnist')", "a"),
         ("not (task = 'mnist' or name = 'a') and not not split = 'train'", "b"),
-        ("name = 'a' or name = 'x'; drop table models".split(";", maxsplit=1)[0], "a"),
     ],
 )
 def test_what_holds(zoo, expression, names):
@@ -78,7 +79,7 @@ def test_what_holds(zoo, expression, names):
         (["-name"], "odcba"),
         (["metrics.accuracy", "name"], "obacd"),
         (["-metrics.accuracy", "-name"], "cabod"),
-        (["-parameters"], "obacd"),
+        (["-parameters"], "obadc"),
         (["hyperparameters.learning_rate"], "abcod"),
         (["task", "-metrics.accuracy", "name"], "abcdo"),
     ],
@@ -144,19 +145,17 @@ def test_the_longest_queries_run(zoo):
 
 
 def test_the_tree():
-    accuracy, task = Field("metrics", "accuracy", "test", 0), Field("", "task", "", 25)
-    tree = parse("metrics.accuracy > 0.9 or task = 'x'".replace(" or ", " or  "))
-    assert tree == Or((Comparison(accuracy, ">", 0.9), Comparison(Field("", "task", "", 27), "=", "x")))
+    accuracy, task = Field("metrics", "accuracy", "test", 0), Field("", "task", "", 26)
+    tree = parse("metrics.accuracy > 0.9 or task = 'x'")
+    assert tree == Or((Comparison(accuracy, ">", 0.9), Comparison(task, "=", "x")))
     assert parse("  ") == And(())
-    assert [field.name for field in fields(tree)] == ["accuracy", task.name]
+    assert list(fields(tree)) == [accuracy, task]
 
 
 @given(st.text(max_size=30))
 def test_any_text_is_a_query_or_a_named_error(text):
-    try:
+    with contextlib.suppress(QueryError):
         parse(text)
-    except QueryError:
-        pass
 
 
 @given(st.text(max_size=20), st.sampled_from(["name", "hyperparameters.optimizer"]))

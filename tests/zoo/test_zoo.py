@@ -17,6 +17,7 @@ from weightgen.errors import (
     UnknownNameError,
 )
 from weightgen.zoo import Zoo
+from weightgen.zoo import packing
 from weightgen.zoo import zoo as module
 
 ARCHITECTURE = Architecture.parse("weightgen/mlp?hidden=2")
@@ -64,7 +65,7 @@ def test_doubles_are_passed_over(zoo):
 
 
 def test_small_networks_are_packed_into_few_files(zoo, monkeypatch):
-    monkeypatch.setattr(module, "BLOB_NETWORKS", 4)
+    monkeypatch.setattr(packing, "BLOB_NETWORKS", 4)
     zoo.add(network(seed) for seed in range(10))
     assert len(list((zoo.path / "blobs").iterdir())) == 3
     assert [row.run for row in zoo] == [f"run-{seed}" for seed in range(10)]
@@ -72,7 +73,7 @@ def test_small_networks_are_packed_into_few_files(zoo, monkeypatch):
 
 
 def test_more_blobs_than_are_kept_open(zoo, monkeypatch):
-    monkeypatch.setattr(module, "BLOB_NETWORKS", 1)
+    monkeypatch.setattr(packing, "BLOB_NETWORKS", 1)
     monkeypatch.setattr(module, "OPEN_BLOBS", 2)
     zoo.add(network(seed) for seed in range(5))
     for _ in range(2):
@@ -122,7 +123,7 @@ def test_the_digest_is_of_the_networks_not_of_their_order(zoo, tmp_path):
 
 
 def test_an_add_that_fails_changes_nothing(zoo, monkeypatch):
-    monkeypatch.setattr(module, "BLOB_NETWORKS", 2)
+    monkeypatch.setattr(packing, "BLOB_NETWORKS", 2)
     zoo.add([network(0)])
 
     def stopped():
@@ -159,6 +160,7 @@ def test_a_killed_add_loses_nothing_and_can_be_repeated(zoo):
     script = ADD.format(tests=os.path.dirname(__file__), path=str(zoo.path), first=0)
     process = subprocess.Popen([sys.executable, "-c", script])
     while not len(zoo):
+        assert process.poll() is None, "it ended without adding anything"
         time.sleep(0.01)
     process.kill()
     process.wait()

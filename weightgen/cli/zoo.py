@@ -69,7 +69,12 @@ def list_(zoo: str = DEFAULT, *, json: bool = False) -> None:
 
 @app.command
 def query(
-    expression: str, *, zoo: str = DEFAULT, order: str = "", limit: int | None = None, json: bool = False
+    expression: str,
+    *,
+    zoo: str = DEFAULT,
+    order: Annotated[str, Parameter(allow_leading_hyphen=True)] = "",
+    limit: int | None = None,
+    json: bool = False,
 ) -> None:
     """List the networks for which an expression holds.
 

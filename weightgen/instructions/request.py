@@ -43,7 +43,7 @@ class Constraints:
         low, high = self.minimum_parameters, self.maximum_parameters
         if high is not None and high < 1:
             raise InstructionError(
-                "no network is that small", where="the limit on parameters", got=f"at most {high:,}",
+                "no network is that small", where="the limit on parameters", got=describe_limits(None, high),
                 expected="at least 1",
             )
         if low is not None and high is not None and low > high:

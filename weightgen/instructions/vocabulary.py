@@ -3,6 +3,12 @@
 Phrases may be written naturally: case, plurals, hyphens and number words make no difference.
 """
 
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 VOCABULARY: dict[str, tuple[str, ...]] = {
     "digits": (
         "handwritten digits of 8x8 pixels",
@@ -108,8 +114,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     ),
     "mlp": (
         "mlp", "perceptron", "multilayer perceptron", "multi layer perceptron", "multilayer", "multi layer", "dense",
-        "densely connected", "fully connected", "fullyconnected", "fully connected network", "fully linked", "fcn", "fc",
-        "fcnn", "ffn", "ffnn", "feed forward", "feedforward", "linear layer", "stacked linear", "affine layer",
+        "densely connected", "fully connected", "fullyconnected", "fully connected network", "fully linked", "fcn",
+        "fc", "fcnn", "ffn", "ffnn", "feed forward", "feedforward", "linear layer", "stacked linear", "affine layer",
         "vanilla neural network", "vanilla network", "vanilla net", "plain neural network", "plain neural net",
         "linear classifier", "softmax regression", "logistic regression", "flattened", "every pixel to every",
         "all to all",
@@ -117,48 +123,51 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 }
 """Family → the phrases that mean it."""
 
-LAYER_PHRASES = frozenset({"dense", "fully connected", "fc", "linear layer", "affine layer", "flattened", "flattened"})
+LAYER_PHRASES = frozenset({"dense", "fully connected", "fc", "linear layer", "affine layer", "flattened"})
 """Phrases of the mlp family that may also name the last layers of a convolutional network."""
 
 OTHER_FAMILIES: tuple[str, ...] = (
-    "transformer", "vit", "vision transformer", "resnet", "residual network", "res net", "rnn", "lstm", "gru", "recurrent",
-    "gan", "adversarial network", "autoencoder", "auto encoder", "unet", "u net", "svm", "support vector machine",
-    "random forest", "decision tree", "gradient boosting", "xgboost", "knn", "nearest neighbor", "nearest neighbour",
-    "mobilenet", "efficientnet", "vgg", "alexnet", "densenet", "dense net", "spiking", "gnn", "graph neural network",
-    "capsule network", "capsnet", "bert", "gpt", "convnext", "mixer", "kolmogorov arnold",
+    "transformer", "vit", "vision transformer", "resnet", "residual network", "res net", "rnn", "lstm", "gru",
+    "recurrent", "gan", "adversarial network", "autoencoder", "auto encoder", "unet", "u net", "svm",
+    "support vector machine", "random forest", "decision tree", "gradient boosting", "xgboost", "knn",
+    "nearest neighbor", "nearest neighbour", "mobilenet", "efficientnet", "vgg", "alexnet", "densenet",
+    "spiking", "gnn", "graph neural network", "capsule network", "capsnet", "bert", "gpt", "convnext", "mixer",
+    "kolmogorov arnold",
 )
 """Kinds of networks and models that a prompt cannot ask for."""
 
 OTHER_TASKS: tuple[str, ...] = (
     "cifar", "cifar 10", "cifar 100", "imagenet", "image net", "tiny imagenet", "fashion", "fashion mnist", "kmnist",
-    "kuzushiji", "kuzushiji mnist", "emnist", "qmnist", "notmnist", "medmnist", "pathmnist", "moving mnist", "color mnist",
-    "colored mnist", "coloured mnist", "audio mnist", "spoken mnist", "sign language mnist", "sign language", "svhn",
-    "street view", "house number", "number plate", "license plate", "licence plate", "phone number", "prime number",
-    "random number", "roman numeral", "seven segment", "7 segment", "omniglot", "coco", "celeba", "celeb a", "stl 10",
-    "caltech", "usps", "lfw", "pascal voc", "quickdraw", "quick draw", "doodle", "sketch", "cat", "kitten", "dog", "puppy",
-    "pet", "bird", "horse", "animal", "insect", "face", "facial", "pedestrian", "flower", "fruit", "vegetable",
-    "mushroom", "plant", "leaf", "tree", "food", "clothing", "clothe", "garment", "shirt", "shoe", "sneaker", "handbag",
-    "car", "vehicle", "truck", "airplane", "aeroplane", "aircraft", "traffic sign", "traffic", "road sign", "speech",
-    "spoken", "voice", "audio", "speaker", "music", "song", "sentiment", "spam", "email", "tweet", "movie", "review",
-    "letter", "alphabet", "alphabetic", "kanji", "hiragana", "katakana", "hangul", "devanagari", "bengali", "persian",
-    "chinese", "arabic script", "cyrillic", "musical note", "x ray", "xray", "mri", "ct scan", "tumor", "tumour",
-    "cancer", "lesion", "retina", "satellite", "aerial", "weather", "stock price", "time series", "video", "fraud", "chess",
-    "iris", "wine", "titanic", "protein", "molecule", "dna", "genome", "galaxy", "gesture", "emotion", "fingerprint",
-    "barcode", "qr code", "captcha", "depth estimation", "segmentation", "segment image", "translate", "translation",
-    "chatbot", "language model", "regression", "object detection",
+    "kuzushiji", "kuzushiji mnist", "emnist", "qmnist", "notmnist", "medmnist", "pathmnist", "moving mnist",
+    "color mnist", "colored mnist", "coloured mnist", "audio mnist", "spoken mnist", "sign language mnist",
+    "sign language", "svhn", "street view", "house number", "number plate", "license plate", "licence plate",
+    "phone number", "prime number", "random number", "roman numeral", "seven segment", "7 segment", "omniglot", "coco",
+    "celeba", "celeb a", "stl 10", "caltech", "usps", "lfw", "pascal voc", "quickdraw", "quick draw", "doodle",
+    "sketch", "cat", "kitten", "dog", "puppy", "pet", "bird", "horse", "animal", "insect", "face", "facial",
+    "pedestrian", "flower", "fruit", "vegetable", "mushroom", "plant", "leaf", "tree", "food", "clothing", "clothe",
+    "garment", "shirt", "shoe", "sneaker", "handbag", "car", "vehicle", "truck", "airplane", "aeroplane", "aircraft",
+    "traffic sign", "traffic", "road sign", "speech", "spoken", "voice", "audio", "speaker", "music", "song",
+    "sentiment", "spam", "email", "tweet", "movie", "review", "letter", "alphabet", "alphabetic", "kanji", "hiragana",
+    "katakana", "hangul", "devanagari", "bengali", "persian", "chinese", "arabic script", "cyrillic", "musical note",
+    "x ray", "xray", "mri", "ct scan", "tumor", "tumour", "cancer", "lesion", "retina", "satellite", "aerial",
+    "weather", "stock price", "time series", "video", "fraud", "chess", "iris", "wine", "titanic", "protein",
+    "molecule", "dna", "genome", "galaxy", "gesture", "emotion", "fingerprint", "barcode", "qr code", "captcha",
+    "digit of pi", "depth estimation", "segmentation", "segment image", "translate", "translation", "chatbot",
+    "language model", "regression", "object detection",
 )
 """Data and subjects that a prompt may ask for and that no built-in task is."""
 
 SIZES: dict[str, tuple[str, ...]] = {
     "small": (
-        "small", "smaller", "smallest", "smallish", "tiny", "tinier", "tiniest", "compact", "lightweight", "light weight",
-        "light", "lighter", "lightest", "little", "mini", "miniature", "minimal", "minimalist", "minuscule", "miniscule",
-        "micro", "nano", "pico", "slim", "thin", "lean", "petite", "economical", "frugal", "parsimonious", "pocket sized",
-        "low memory", "small footprint", "embedded", "microcontroller", "edge device", "resource constrained", "modest",
+        "small", "smaller", "smallest", "smallish", "tiny", "tinier", "tiniest", "compact", "lightweight",
+        "light weight", "light", "lighter", "lightest", "little", "mini", "miniature", "minimal", "minimalist",
+        "minuscule", "miniscule", "micro", "nano", "pico", "slim", "thin", "lean", "petite", "economical", "frugal",
+        "parsimonious", "pocket sized", "low memory", "small footprint", "embedded", "microcontroller", "edge device",
+        "resource constrained", "modest",
     ),
     "large": (
-        "large", "larger", "largest", "big", "bigger", "biggest", "huge", "massive", "hefty", "wide", "heavy", "heavyweight",
-        "giant", "enormous", "high capacity", "sizable", "sizeable", "generous", "roomy",
+        "large", "larger", "largest", "big", "bigger", "biggest", "huge", "massive", "hefty", "wide", "heavy",
+        "heavyweight", "giant", "enormous", "high capacity", "sizable", "sizeable", "generous", "roomy",
     ),
 }
 
@@ -180,34 +189,54 @@ ACTIVATIONS: dict[str, tuple[str, ...]] = {
     "mish": ("mish",),
 }
 
-NETWORK_NOUNS = frozenset(
+NETWORK_NOUNS = _words(
     """network net model classifier cnn mlp convnet perceptron recogniser recognizer reader nn predictor detector
-    neural brain machine discriminator architecture system solution one thing""".split()
+    neural brain machine discriminator architecture system solution one thing"""
 )
-IMAGE_NOUNS = frozenset(
+OTHER_NOUNS = _words(
     """image scan picture photo bitmap digit numeral number figure dataset data set drawing pixel character glyph
     thumbnail grid square example sample handwriting filter kernel window stride batch step learning margin version
-    variant collection enough difference deal""".split()
+    variant collection difference deal stroke pen line ink more less better bit"""
 )
 """A size word that is said of one of these is not said of the network."""
 
-UNIT_WORDS: tuple[str, ...] = (
-    "parameter", "param", "weight", "coefficient", "connection", "accuracy", "accurate", "percent", "layer", "hidden",
-    "under", "below", "fewer", "around", "approximately", "between", "thousand", "million", "kilobyte", "megabyte",
+CHUNK_ENDS = _words(
+    """for that which who to of on in with from at by and or but is are be under over using reading trained training
+    able capable can as so than whose not when where while should must only it its i a an the please"""
 )
-"""Further words whose typing errors are put right."""
+"""What ends the words that a size word is said of."""
 
-PROTECTED_WORDS = frozenset(
-    """digital digitally digest last mist moist midst later lawyer fitter better letter latter smart smell stall
-    shall still tidy tony rest test nest belong bellow wonder udder founder sender hinder hardened fever favor
-    number numerous numb member lumber cover clever dance sense tense dens fence danced desk lever layout lately slayer
-    player network networks notion nation million billion connect connects connecting concept weigh weighs weighing
-    height heights eight night light lights right sight freight learned learning learner learns least feast fewest scant
-    scale scan scans small cause because permit percentage accused accurately common compare compete complete company
-    contact fully fuller folly funny filled filling feeds feeling formal format forwarded forwards backward backwards
-    kernels colonel filtered film files filed perception preceptor perceptive multiplayer multiple multiply multi
-    convert conversion conversation confusion conviction conventional convenient convey conclusion connection tune
-    tint ting tines toy digits mint mini minute minutes ministry honest modest most must mostly yarn yawn pure care
-    compute computing computer impact largely large largish large-scale mall swallow hallow below blow tanks""".split()
+CLAUSE_ENDS = _words(". , ; ! ? ( ) | but")
+"""What ends a clause, in canonical text."""
+
+GENERIC_WORDS = _words(
+    """image picture photo scan thumbnail bitmap drawing sample example input data dataset set class category thing it
+    them they item pixel grid one each all every any from in on by with for of label at grayscale greyscale gray
+    grey black benchmark toy classic famous low and or network net correctly well reliably accurately entry row
+    array character is are symbol content handwritten subject size version original"""
+)
+"""What "recognises …" may be followed by without naming a subject of its own."""
+
+CORRECTED_WORDS: tuple[str, ...] = (
+    "accuracy", "accurate", "approximately", "around", "below", "between", "classifier", "compact", "connected",
+    "fewer", "fully", "handwritten", "hidden", "kilobyte", "large", "layer", "lightweight", "million", "network",
+    "neural", "parameter", "percent", "scikit", "shallow", "small", "thousand", "tiny", "weight", "written",
+)
+"""Words whose typing errors are put right, beside the one-word phrases of tasks and families."""
+
+PROTECTED_WORDS = _words(
+    """digital digitally digest last mist moist midst later lawyer fitter better letter latter smart smell stall shall
+    still tidy tony rest test nest belong bellow wonder udder founder sender hinder hardened fever favor number
+    numerous numb member lumber cover clever dance sense tense dens fence danced desk lever layout lately slayer
+    player network networks notion nation million billion connect connector connects connecting concept weigh weighs
+    weighing height heights eight night light lights right sight freight percentile file filed fire fires received
+    simile learned learning learner learns least feast fewest scant scale scan scans small cause because permit
+    percentage accused accurately common compare compat correction compete complete company contact fully fuller
+    folly funny filled filling feeds feeling formal format forwarded forwards backward backwards kernels colonel
+    filtered film files filed perception preceptor perceptive multiplayer multiplier console insist neutral multiple
+    multiply multi convert conversion conversation confusion conviction conventional convenient convey conclusion
+    connection tune tint ting tines toy digits mint mini minute minutes ministry honest modest most must mostly yarn
+    yawn pure care compute computing computer impact largely large largish large-scale mall swallow hallow below
+    blow tanks"""
 )
 """Common words that look like a misspelt word of the vocabulary and are not."""

@@ -8,9 +8,11 @@ from decimal import Decimal
 
 from weightgen.instructions.vocabulary import PROTECTED_WORDS
 
-_UNITS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
-seventeen eighteen nineteen""".split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_UNITS = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _NUMBER_WORDS: dict[str, int] = (
     {word: value for value, word in enumerate(_UNITS)}
     | {word: 10 * value for value, word in enumerate(_TENS, 2)}
@@ -38,6 +40,7 @@ _REPLACEMENTS = (
     (r"[~≈]", " around "),
     (r"%|\bper cent\b|\bpct\b", " percent "),
     (r"&", " and "),
+    (r"(?<![a-z])px\b", " pixel "),
     (r"(?<=\d)\s*[×x*✕]\s*(?=\d)", " x "),
     (r"(?<=\d)(k?)\+", r"\1 or more "),
     (r"(\d[km]?)(?:[-–—]|\s*(?:\.\.+|…|–|—)\s*)(?=\d)", r"\1 to "),
@@ -47,14 +50,15 @@ _REPLACEMENTS = (
 _TOKEN = re.compile(r"(?<!\S)-\d+(?:\.\d+)?|\d+(?:\.\d+)?(?:e\d{1,2}\b)?|\.\d+|[^\W\d_]+|[,.;:!?()]")
 
 
-def canonical(text: str, known: Collection[str] = ()) -> str:
+def canonical(text: str, known: Collection[str] = (), targets: Collection[str] = ()) -> str:
     """The canonical text of a prompt: tokens with one space between them.
 
     "Under FIVE-thousand parmeters on 28×28 scans" → `under 5000 parameter on 28x28 scan`.
 
     Args:
         text: as it was typed.
-        known: words, in canonical form, that misspelt words are corrected to.
+        known: words, in canonical form, that are right as they stand.
+        targets: words, in canonical form, that misspelt words are corrected to.
     """
     text = unicodedata.normalize("NFKC", text).lower()
     for pattern, replacement in _REPLACEMENTS:
@@ -65,7 +69,7 @@ def canonical(text: str, known: Collection[str] = ()) -> str:
     while position < len(tokens):
         number, used = _number(tokens, position)
         if number is None:
-            words.append(_correct(singular(tokens[position][0]), known))
+            words.append(_correct(singular(tokens[position][0]), known, targets))
             position += 1
             continue
         position += used
@@ -95,18 +99,21 @@ def singular(word: str) -> str:
         return word[:-3] + "y"
     if word.endswith(("xes", "ches", "shes", "sses")):
         return word[:-2]
-    return word[:-1] if word.endswith("s") else word
+    return word.removesuffix("s")
 
 
 def _plain(number: Decimal) -> str:
     return format(number.normalize(), "f")
 
 
-def _correct(word: str, known: Collection[str]) -> str:
-    if len(word) < 4 or not word.isalpha() or word in known or word in PROTECTED_WORDS:
+def _correct(word: str, known: Collection[str], targets: Collection[str]) -> str:
+    if not targets or len(word) < 4 or not word.isalpha():
         return word
-    for near in difflib.get_close_matches(word, known, n=3, cutoff=0.8):
-        if len(near) >= 4 and (near[0] == word[0] or near[:2] == word[1::-1]):
+    if word in known or word in targets or word in PROTECTED_WORDS:
+        return word
+    for near in difflib.get_close_matches(word, targets, n=3, cutoff=0.8):
+        begins_alike = near[0] == word[0] or near[:2] == word[1::-1]
+        if begins_alike and abs(len(near) - len(word)) <= (1 if len(near) < 8 else 2):
             return near
     return word
 
@@ -152,8 +159,8 @@ def _spelled(words: list[str]) -> tuple[int, int]:
             total, current = total + current * _SCALES[word], 0
         elif word == "and" and previous == "hundred" and words[used + 1 : used + 2]:
             # "one hundred and fifty" is one number, "between one hundred and two hundred" is two.
-            following = words[used + 1 : used + 4]
-            if following[0] not in _NUMBER_WORDS or any(after in _SCALES for after in following[1:2]):
+            following = words[used + 1 : used + 3]
+            if following[0] not in _NUMBER_WORDS or following[1:] == ["hundred"]:
                 break
             used += 1
             continue

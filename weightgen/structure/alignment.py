@@ -1,7 +1,8 @@
 """Alignment: hidden units put in the order, scale and sign of a reference network, the function unchanged.
 
-Permutations are found by weight matching, coordinate descent over axis groups (Git Re-Basin, https://arxiv.org/abs/2209.04836);
-the scale of ReLU units is balanced between what comes in and what goes out; the sign of tanh units follows the reference.
+Permutations are found by weight matching, coordinate descent over axis groups (Git Re-Basin,
+https://arxiv.org/abs/2209.04836); the scale of ReLU units is balanced between what comes in and what goes out; the
+sign of tanh units follows the reference.
 Everything is batched over networks but the assignment itself, which is scipy's.
 """
 
@@ -15,6 +16,9 @@ from torch import Tensor
 from weightgen.structure.axes import AxisGroup, Member
 
 SWEEPS = 12
+"""Most sweeps over all groups in search of the order."""
+BALANCING_SWEEPS = 200
+"""Most sweeps over all groups in search of the scale; deep stacks need more than ten."""
 SCALE_FREE = frozenset({"relu", "leaky_relu"})
 """Activations with f(s·x) = s·f(x) for s > 0."""
 ODD = frozenset({"tanh"})
@@ -43,7 +47,8 @@ class Aligner:
         """Balances the scale of each hidden unit between its incoming and outgoing weights; tensors `[networks, …]`."""
         out = {name: tensor.double() for name, tensor in tensors.items()}
         if self.activation in SCALE_FREE:
-            for _ in range(SWEEPS):
+            for _ in range(BALANCING_SWEEPS):
+                change = 0.0
                 for group in self.groups:
                     *incoming, outgoing = group.members
                     inward = sum(_units(out[member.tensor], member).square().sum(2) for member in incoming)
@@ -54,6 +59,9 @@ class Aligner:
                     for member in incoming:
                         out[member.tensor] = _scaled(out[member.tensor], member, scale)
                     out[outgoing.tensor] = _scaled(out[outgoing.tensor], outgoing, 1 / scale)
+                    change = max(change, (scale - 1).abs().max().item())
+                if change < 1e-8:
+                    break
         return {name: tensor.to(tensors[name].dtype) for name, tensor in out.items()}
 
     def align(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -61,10 +69,13 @@ class Aligner:
         return self.match(self.canonicalise(tensors))
 
     def match(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """As `align`, for networks that are in canonical scale already."""
+        """As `align`, for networks that are in canonical scale already; differentiable, the order taken as given.
+
+        The reference may be one network, or as many as there are in `tensors`, each the reference of one.
+        """
         if self.reference is None:
             raise ValueError("an Aligner without a reference cannot match")
-        out = dict(tensors)
+        reference, out = self.reference, dict(tensors)
         signed = self.activation in ODD
         # The first sweep looks only at what comes in, since what goes out is not in order yet.
         for sweep in range(SWEEPS):
@@ -72,12 +83,11 @@ class Aligner:
             for position, group in enumerate(self.groups):
                 last = position == len(self.groups) - 1
                 members = group.members if sweep or last else group.members[:-1]
-                similarity = sum(
-                    torch.einsum(
-                        "ruf,nvf->nuv", _units(self.reference[member.tensor], member), _units(out[member.tensor], member)
+                with torch.no_grad():
+                    similarity = sum(
+                        _units(reference[member.tensor], member) @ _units(out[member.tensor], member).mT
+                        for member in members
                     )
-                    for member in members
-                )
                 order = _assign(similarity.abs() if signed else similarity)
                 sign = similarity.gather(2, order[:, :, None]).squeeze(2).sign() if signed else None
                 identity = torch.arange(group.size).expand_as(order)
@@ -112,7 +122,7 @@ def aligned_distances(
     columns = []
     for index in range(len(next(iter(right.values())))):
         aligner = Aligner(groups, activation)
-        aligner.reference = {name: tensor[index : index + 1] for name, tensor in right.items()}
+        aligner.reference = {name: right[name][index : index + 1] for name in left}
         columns.append((flat(aligner.match(left)) - flat(aligner.reference)).norm(dim=1))
     return torch.stack(columns, dim=1)
 
@@ -144,7 +154,7 @@ def _permuted(tensor: Tensor, member: Member, order: Tensor) -> Tensor:
 
 def _assign(similarity: Tensor) -> Tensor:
     """The assignment of largest total similarity, one a network: int64 `[networks, units]`."""
-    arrays = similarity.double().cpu().numpy()
+    arrays = similarity.detach().double().cpu().numpy()
     return torch.from_numpy(
         numpy.stack([linear_sum_assignment(array, maximize=True)[1] for array in arrays]).astype(numpy.int64)
     )

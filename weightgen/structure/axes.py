@@ -1,5 +1,6 @@
 """Axis groups: the axes of several tensors that must be permuted or resized together."""
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ from weightgen.errors import ArchitectureError
 
 @dataclass(frozen=True)
 class Member:
-    """One axis of one tensor; each unit of the group owns `block` neighbouring indices of it (a flattened feature map)."""
+    """One axis of one tensor; a unit of the group owns `block` neighbouring indices of it (a flattened feature map)."""
 
     tensor: str
     axis: int
@@ -42,14 +43,16 @@ def axis_groups(shapes: Mapping[str, tuple[int, ...]]) -> list[AxisGroup]:
         elif kind != "bias" or not layers or layers[-1][0] != layer or shape != layers[-1][1][:1]:
             raise _not_a_stack(name, shape)
     groups = []
-    for (layer, shape), (following, next_shape) in zip(layers, layers[1:], strict=False):
+    for (layer, shape), (following, next_shape) in itertools.pairwise(layers):
         size, inputs = shape[0], next_shape[1]
-        if inputs % size:
+        block = inputs // size
+        # Only where a feature map is flattened may a unit own several inputs.
+        if inputs % size or (block > 1 and not len(shape) > 2 == len(next_shape)):
             raise _not_a_stack(f"{following}.weight", next_shape)
         members = [Member(f"{layer}.weight", 0)]
         if f"{layer}.bias" in shapes:
             members.append(Member(f"{layer}.bias", 0))
-        groups.append(AxisGroup(size, (*members, Member(f"{following}.weight", 1, inputs // size))))
+        groups.append(AxisGroup(size, (*members, Member(f"{following}.weight", 1, block))))
     return groups
 
 

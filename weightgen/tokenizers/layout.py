@@ -49,7 +49,7 @@ class Layout:
     def gather(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Tensors `[networks, …]` to tokens `[networks, tokens, chunk]`, zeros in the padding."""
         flat = torch.cat([tensors[name].flatten(1) for name in self.shapes], dim=1)
-        return flat[:, self.positions.clamp_min(0)] * self.mask
+        return flat[:, self.positions.clamp_min(0)].masked_fill(~self.mask, 0)
 
     def scatter(self, tokens: Tensor) -> dict[str, Tensor]:
         """The exact inverse of `gather`; differentiable."""

@@ -26,6 +26,7 @@ class CodecConfig:
         code_width: width of a quantised latent.
         levels: residual levels of the quantiser.
         codebook: codes a level.
+        tasks: how many tasks there are to tell apart.
     """
 
     chunk: int = 80
@@ -34,8 +35,9 @@ class CodecConfig:
     encoder_layers: int = 1
     decoder_layers: int = 4
     code_width: int = 16
-    levels: int = 2
-    codebook: int = 64
+    levels: int = 4
+    codebook: int = 128
+    tasks: int = 1
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -91,25 +93,44 @@ class Codec(nn.Module):
             num_quantizers=config.levels,
             codebook_size=config.codebook,
             kmeans_init=True,
-            decay=0.95,
+            decay=0.98,
             threshold_ema_dead_code=1,
             rotation_trick=True,
         )
         self.from_code = nn.Linear(config.code_width, config.width)
         self.decoder = transformer(config.width, config.heads, config.decoder_layers)
         self.write = nn.Linear(config.width, config.chunk)
+        self.recognise = nn.Sequential(nn.Linear(config.code_width, 64), nn.GELU(), nn.Linear(64, config.tasks))
 
     def latents(self, values: Tensor, coordinates: Tensor) -> Tensor:
-        return self.to_code(self.encoder(self.read(values) + self.structure(coordinates)))
+        latents = self.to_code(self.encoder(self.read(values) + self.structure(coordinates)))
+        # Of unit size, since a quantiser lets free latents shrink until the codes say nothing.
+        return nn.functional.layer_norm(latents, latents.shape[-1:])
 
-    def decode_latents(self, latents: Tensor, coordinates: Tensor) -> Tensor:
-        """z `[networks, tokens, code_width]` → normalised weights `[networks, tokens, chunk]`."""
-        return self.write(self.decoder(self.from_code(latents) + self.structure(coordinates)))
+    def task_logits(self, latents: Tensor) -> Tensor:
+        """Which task the codes are for, read from all of them: `[networks, tasks]`."""
+        return self.recognise(latents.mean(1))
+
+    def decode_latents(self, latents: Tensor, coordinates: Tensor, references: Tensor) -> Tensor:
+        """z → normalised weights: the reference of the task that the codes tell of, and what they change in it.
+
+        Args:
+            latents: `[networks, tokens, code_width]`.
+            coordinates: `[tokens, coordinates]`.
+            references: `[tasks, tokens, chunk]`, NaN throughout for a task without one.
+
+        Returns:
+            `[networks, tokens, chunk]`.
+        """
+        change = self.write(self.decoder(self.from_code(latents) + self.structure(coordinates)))
+        missing = references[:, 0, 0].isnan()
+        share = self.task_logits(latents).masked_fill(missing, float("-inf")).softmax(-1)
+        return change + torch.einsum("nr,rtc->ntc", share, references.nan_to_num())
 
     def encode(self, values: Tensor, coordinates: Tensor) -> Tensor:
         """x → codes int64 `[networks, tokens, levels]`."""
         return self.quantiser(self.latents(values, coordinates))[1]
 
-    def decode(self, codes: Tensor, coordinates: Tensor) -> Tensor:
+    def decode(self, codes: Tensor, coordinates: Tensor, references: Tensor) -> Tensor:
         """codes → normalised weights `[networks, tokens, chunk]`."""
-        return self.decode_latents(self.quantiser.get_output_from_indices(codes), coordinates)
+        return self.decode_latents(self.quantiser.get_output_from_indices(codes), coordinates, references)

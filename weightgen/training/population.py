@@ -49,12 +49,18 @@ def functional(architecture: Architecture) -> Callable[[dict[str, Tensor], Tenso
 
 
 def population_logits(architecture: Architecture) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
-    """All networks on their own images: (tensors `[networks, …]`, images `[networks, n, …]`) → logits `[networks, n, classes]`."""
+    """All networks on their own images.
+
+    A function (tensors `[networks, …]`, images `[networks, n, …]`) → logits `[networks, n, classes]`.
+    """
     return torch.func.vmap(functional(architecture))
 
 
 def shared_logits(architecture: Architecture) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
-    """All networks on the same images: (tensors `[networks, …]`, images `[n, …]`) → logits `[networks, n, classes]`."""
+    """All networks on the same images.
+
+    A function (tensors `[networks, …]`, images `[n, …]`) → logits `[networks, n, classes]`.
+    """
     return torch.func.vmap(functional(architecture), in_dims=(0, None))
 
 
@@ -63,6 +69,13 @@ def population_predictions(architecture: Architecture, tensors: dict[str, Tensor
     """The class each network gives to each image: int64 `[networks, n]`."""
     call = shared_logits(architecture)
     return torch.cat([call(tensors, part).argmax(-1) for part in images.split(1024)], dim=1)
+
+
+@torch.no_grad()
+def mean_probabilities(architecture: Architecture, tensors: dict[str, Tensor], images: Tensor) -> Tensor:
+    """What the networks answer together: the mean of their class probabilities, `[n, classes]`."""
+    call = shared_logits(architecture)
+    return torch.cat([call(tensors, part).softmax(-1).mean(0) for part in images.split(1024)])
 
 
 def stack(state_dicts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -110,8 +123,14 @@ def train_population(
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     first = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
     second = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
-    identity = {"architecture": str(architecture), "task": task.name, "digest": task.digest,
-                "runs": [asdict(run) for run in runs], **asdict(schedule)}
+    identity = {
+        "architecture": str(architecture),
+        "task": task.name,
+        "digest": task.digest,
+        "preprocessing": asdict(task.preprocessing),
+        "runs": [asdict(run) for run in runs],
+        **asdict(schedule),
+    }
     done = 0
     if state is not None and state.exists():
         header, saved = read_tensors(state)

@@ -142,7 +142,8 @@ def expression(field: Field, like: Value | None = None) -> SQL:
     if field.group == "metrics":
         # A network measured on several data sets counts with the first figure of its card.
         return (
-            "(SELECT value FROM metrics WHERE model = models.number AND name = ? AND split = ? ORDER BY position LIMIT 1)",
+            "(SELECT value FROM metrics WHERE model = models.number AND name = ? AND split = ?"
+            " ORDER BY position LIMIT 1)",
             [field.name, field.split],
         )
     if field.group == "hyperparameters":

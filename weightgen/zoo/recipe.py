@@ -7,10 +7,10 @@ import statistics
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import weightgen
 from weightgen.architecture import Architecture, families
 from weightgen.checkpoint import SPLITS, Card, Checkpoint, Metric
 from weightgen.errors import MissingDataError, RecipeError, WeightgenError
@@ -189,10 +189,13 @@ def train_recipe(path: Path | str, zoo_path: Path | str, progress: Progress | No
 
 
 def _is_finished(population: Population, zoo: Zoo) -> bool:
+    from weightgen.tasks import get_task
+
+    preprocessing = dataclasses.asdict(get_task(population.task).preprocessing)
     wanted = {population.run_id(seed) for seed in population.seeds}
     found = [row for row in zoo.query() if row.run in wanted]
     for row in found:
-        if row.card.made_with.get("population") != population.digest:
+        if row.card.made_with.get("population") != population.digest or row.card.preprocessing != preprocessing:
             raise RecipeError(
                 "the zoo holds this run with other settings",
                 where=zoo.path,
@@ -212,7 +215,12 @@ def _train(population: Population, recipe: Recipe, command: str, zoo: Zoo, step:
         population.architecture, task, population.runs(), Schedule(population.steps, population.batch),
         state=state, progress=step,
     )  # fmt: skip
-    made_with = {"command": command, "recipe": recipe.digest, "population": population.digest, "code": _code_version()}
+    made_with = {
+        "command": command,
+        "recipe": recipe.digest,
+        "population": population.digest,
+        "code": weightgen.__version__,
+    }
     checkpoints = [
         _measured(population, task, tensors, run, split, made_with)
         for tensors, run, split in zip(unstack(tensors), population.runs(), population.splits(), strict=True)
@@ -281,16 +289,9 @@ def _readme(recipe: Recipe, zoo: Zoo, command: str) -> str:
 Accuracy is measured on the stored weights, on the task's test split: mean ± standard deviation over the networks.
 The parts train / validation / test are of training runs; what learns from this zoo sees the train part only.
 
-Made by `{command}` with weightgen {_code_version()}; the recipe is `recipe.toml` (hash {recipe.digest}).
+Made by `{command}` with weightgen {weightgen.__version__}; the recipe is `recipe.toml` (hash {recipe.digest}).
 Digest of the zoo: {zoo.digest}.
 """
-
-
-def _code_version() -> str:
-    try:
-        return version("weightgen")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _log_uniform(share: float, low: float, high: float) -> float:

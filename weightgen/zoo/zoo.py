@@ -5,7 +5,6 @@ import functools
 import hashlib
 import json
 import re
-import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,17 +15,15 @@ from weightgen.architecture import Architecture
 from weightgen.checkpoint import Card, Checkpoint
 from weightgen.errors import CorruptFileError, DuplicateNameError, OutputError, UnknownNameError
 from weightgen.registry import unknown_name
-from weightgen.storage import tensor_digest, write_tensors
+from weightgen.storage import tensor_digest
 from weightgen.zoo import query as language
 from weightgen.zoo.catalogue import Catalogue
+from weightgen.zoo.packing import Packer, insert
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 BLOBS = "blobs"
-BLOB_NETWORKS = 512
-BLOB_BYTES = 256 * 2**20
-"""A blob takes networks until it holds this many or this much."""
 
 OPEN_BLOBS = 8
 """Blobs kept open for reading."""
@@ -310,25 +307,30 @@ class Zoo:
         """
         if not self.catalogue.writable:
             raise OutputError("the zoo is read-only", where=self.path, remedy="copy the folder and write there")
-        packer = _Packer(self.path / BLOBS)
-        names: dict[str, str] = {}
+        packer = Packer(self.path / BLOBS)
         ids: list[str] = []
+        new: set[str] = set()
+        names: set[str] = set()
         for index, checkpoint in enumerate(checkpoints):
             key = checkpoint.id
             ids.append(key)
-            if key in names or self.catalogue.rows("SELECT 1 FROM models WHERE id = ?", (key,)):
+            if key in new or self.catalogue.rows("SELECT 1 FROM models WHERE id = ?", (key,)):
                 continue
-            names[key] = key[:12] if name is None else name(checkpoint) if callable(name) else name[index]
-            self._check_name(names[key], list(names.values())[:-1])
-            packer.add(key, names[key], checkpoint)
+            chosen = key[:12] if name is None else name(checkpoint) if callable(name) else name[index]
+            self._check_name(chosen, key, names)
+            new.add(key)
+            names.add(chosen)
+            packer.add(key, chosen, checkpoint)
         blobs = packer.finish()
         with self.catalogue.transaction() as connection:
             for blob in blobs:
-                _insert(connection, blob)
+                insert(connection, blob)
         return ids
 
-    def _check_name(self, name: str, others: list[str]) -> None:
-        if name in others or self.catalogue.rows("SELECT 1 FROM models WHERE name = ?", (name,)):
+    def _check_name(self, name: str, key: str, others: set[str]) -> None:
+        # Another process may have added this very network a moment ago, under the same name.
+        taken = self.catalogue.rows("SELECT 1 FROM models WHERE name = ? AND id != ?", (name, key))
+        if name in others or taken:
             raise DuplicateNameError(
                 f"the name '{name}' belongs to another network", where=self.path, remedy="give each its own name"
             )
@@ -371,126 +373,6 @@ class Zoo:
             self._blobs[blob] = safe_open(self.path / BLOBS / blob, framework="pt")
         self._blobs.move_to_end(blob)
         return self._blobs[blob]
-
-
-@dataclass(frozen=True)
-class _Member:
-    id: str
-    name: str
-    checkpoint: Checkpoint
-    norms: list[float | None]
-
-
-@dataclass(frozen=True)
-class _Blob:
-    name: str
-    bytes: int
-    members: list[_Member]
-
-
-class _Packer:
-    """Writes networks to blobs, many to a file, and forgets their tensors once they are written."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.blobs: list[_Blob] = []
-        self.members: list[_Member] = []
-        self.tensors: dict[str, Tensor] = {}
-        self.bytes = 0
-
-    def add(self, key: str, name: str, checkpoint: Checkpoint) -> None:
-        tensors = checkpoint.state_dict()
-        norms = [_norm(tensor) for tensor in tensors.values()]
-        # What is kept for the catalogue: a Checkpoint that knows its shapes and digests but holds no tensor.
-        digests = {each: checkpoint.digest(each) for each in tensors}
-        hollow = Checkpoint.lazy(checkpoint.architecture, checkpoint.shapes, digests, _no_tensor, checkpoint.card)
-        self.members.append(_Member(key, name, hollow, norms))
-        self.tensors.update({f"{key}/{each}": tensor for each, tensor in tensors.items()})
-        self.bytes += sum(tensor.nbytes for tensor in tensors.values())
-        if len(self.members) >= BLOB_NETWORKS or self.bytes >= BLOB_BYTES:
-            self._flush()
-
-    def finish(self) -> list[_Blob]:
-        if self.members:
-            self._flush()
-        return self.blobs
-
-    def _flush(self) -> None:
-        # The header repeats the catalogue, so that a lost catalogue could be made again from the blobs.
-        header = {
-            "kind": "zoo blob",
-            "networks": {
-                member.id: {
-                    "name": member.name,
-                    "architecture": str(member.checkpoint.architecture),
-                    "card": member.checkpoint.card.to_json(),
-                }
-                for member in self.members
-            },
-        }
-        content = json.dumps(header, sort_keys=True).encode()
-        name = hashlib.blake2b(content, digest_size=16).hexdigest() + ".safetensors"
-        write_tensors(self.folder / name, self.tensors, header)
-        self.blobs.append(_Blob(name, self.bytes, self.members))
-        self.members, self.tensors, self.bytes = [], {}, 0
-
-
-def _insert(connection: sqlite3.Connection, blob: _Blob) -> None:
-    # Another process may have written the same networks, or the same blob, since we looked.
-    connection.execute("INSERT OR IGNORE INTO blobs VALUES (?, ?, ?)", (blob.name, blob.bytes, len(blob.members)))
-    for member in blob.members:
-        card = member.checkpoint.card
-        if connection.execute("SELECT 1 FROM models WHERE id = ?", (member.id,)).fetchone():
-            continue
-        if connection.execute("SELECT 1 FROM models WHERE name = ?", (member.name,)).fetchone():
-            raise DuplicateNameError(f"the name '{member.name}' belongs to another network", remedy="choose another")
-        number = connection.execute(
-            "INSERT INTO models (id, name, architecture, family, parameters, task, origin, run, split, card, blob)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                member.id, member.name, str(member.checkpoint.architecture), member.checkpoint.architecture.family,
-                member.checkpoint.parameters, card.task, card.origin, card.run, card.split,
-                json.dumps(card.to_json(), sort_keys=True), blob.name,
-            ),
-        ).lastrowid  # fmt: skip
-        shapes = member.checkpoint.shapes.items()
-        connection.executemany(
-            "INSERT INTO tensors VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [
-                (number, position, name, kind, json.dumps(shape), norm, member.checkpoint.digest(name))
-                for position, ((name, (kind, shape)), norm) in enumerate(zip(shapes, member.norms, strict=True))
-            ],
-        )
-        connection.executemany(
-            "INSERT OR IGNORE INTO metrics VALUES (?, ?, ?, ?, ?, ?)",
-            [
-                (number, metric.name, metric.split, metric.digest, position, metric.value)
-                for position, metric in enumerate(card.metrics)
-            ],
-        )
-        connection.executemany(
-            "INSERT INTO hyperparameters VALUES (?, ?, ?)",
-            [(number, name, _storable(value)) for name, value in card.hyperparameters.items()],
-        )
-        connection.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?)", [(number, tag) for tag in card.tags])
-        connection.executemany(
-            "INSERT OR IGNORE INTO lineage VALUES (?, ?, 1.0, 'card')", [(member.id, parent) for parent in card.parents]
-        )
-
-
-def _storable(value: Any) -> Any:
-    """SQLite's integers have 64 bits; a greater one is compared as a float."""
-    return float(value) if isinstance(value, int) and abs(value) >= 2**63 else value
-
-
-def _norm(tensor: "Tensor") -> float | None:
-    """Euclidean norm; None if the tensor holds a NaN or an infinity, which SQLite cannot compare."""
-    norm = tensor.double().norm()
-    return norm.item() if norm.isfinite() else None
-
-
-def _no_tensor(name: str, digest: str) -> "Tensor":
-    raise CorruptFileError(f"the tensor '{name}' was written and forgotten", got=digest)
 
 
 def _damaged(path: Path, what: str) -> CorruptFileError:

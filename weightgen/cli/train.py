@@ -1,0 +1,69 @@
+"""`weightgen train …`: tokenizers and generators from a zoo."""
+
+from pathlib import Path
+
+from cyclopts import App
+
+from weightgen.cli.output import progress
+
+app = App(name="train", help="Train a tokenizer or a generator on a zoo.")
+
+
+@app.command
+def tokenizer(*, zoo: str = "starter", out: Path, steps: int = 7000, seed: int = 0, force: bool = False) -> None:
+    """Train a WeightTokenizer on the training runs of a zoo; a killed training goes on where it was.
+
+    Example: weightgen train tokenizer --zoo zoo/starter --out tokenizers/starter
+
+    Parameters
+    ----------
+    zoo
+        A folder, or a name on the shelf.
+    out
+        The folder to write.
+    steps
+        Optimiser steps.
+    seed
+        Of everything random.
+    force
+        Overwrite what is there.
+    """
+    from weightgen.generators.recipes import make_tokenizer
+
+    with progress("tokenizer") as update:
+        print(make_tokenizer(zoo, out, steps=steps, seed=seed, force=force, progress=update))
+
+
+@app.command
+def igpg(
+    *,
+    zoo: str = "starter",
+    tokenizer: str = "starter",
+    out: Path,
+    steps: int = 2000,
+    seed: int = 0,
+    force: bool = False,
+) -> None:
+    """Train an IGPG generator on the codes of the training runs of a zoo.
+
+    Example: weightgen train igpg --zoo zoo/starter --tokenizer tokenizers/starter --out checkpoints/starter
+
+    Parameters
+    ----------
+    zoo
+        A folder, or a name on the shelf.
+    tokenizer
+        A folder, or a name on the shelf.
+    out
+        The folder to write.
+    steps
+        Optimiser steps.
+    seed
+        Of everything random.
+    force
+        Overwrite what is there.
+    """
+    from weightgen.generators.recipes import make_igpg
+
+    with progress("prior") as update:
+        print(make_igpg(zoo, tokenizer, out, steps=steps, seed=seed, force=force, progress=update))

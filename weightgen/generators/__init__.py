@@ -1,0 +1,5 @@
+"""What writes new networks."""
+
+from weightgen.generators.generator import Generator, generators
+
+__all__ = ["Generator", "generators"]

@@ -1,0 +1,120 @@
+"""Normalizer: the saved frame in which all networks of one architecture are seen.
+
+It holds a reference network for each task, to which networks are aligned, a scale for each tensor, and the template,
+the mean of the references. Tokens are what a network differs from the template by, in units of the scales.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from weightgen.architecture import Architecture
+from weightgen.registry import unknown_name
+from weightgen.structure import Aligner, axis_groups
+from weightgen.tokenizers.layout import Layout, layout_of
+
+Tensors = Mapping[str, Tensor]
+ROUNDS = 3
+"""How often the mean of the aligned networks becomes the next reference."""
+
+
+@dataclass(frozen=True)
+class Normalizer:
+    """Between tensors `[networks, …]` and normalised tokens `[networks, tokens, chunk]` of one architecture.
+
+    Args:
+        architecture: the recipe; those with the same shapes and activation share a Normalizer (`frame_key`).
+        chunk: values a token.
+        references: task → name → tensor.
+        scales: standard deviation of each tensor's values over the training networks, `[tensors]`.
+    """
+
+    architecture: Architecture
+    chunk: int
+    references: Mapping[str, Tensors]
+    scales: Tensor
+
+    @classmethod
+    def fit(cls, architecture: Architecture, chunk: int, networks: Mapping[str, Tensors]) -> "Normalizer":
+        """From the training networks of each task, tensors `[networks, …]`.
+
+        The reference of the first task is the mean of its networks, aligned to the first of them and then to their own
+        mean; those of other tasks start from it, so that the tasks share an order as far as they can.
+        """
+        references: dict[str, Tensors] = {}
+        deviations = []
+        for task, tensors in networks.items():
+            plain = aligner(architecture)
+            canonical = plain.canonicalise(tensors)
+            first = next(iter(references.values()), {name: tensor[0] for name, tensor in canonical.items()})
+            for _ in range(ROUNDS):
+                aligned = aligner(architecture, first).match(canonical)
+                first = {name: tensor.mean(0) for name, tensor in aligned.items()}
+            references[task] = first
+            deviations.append(torch.stack([tensor.std() for tensor in aligned.values()]))
+        scales = torch.stack(deviations).square().mean(0).sqrt()
+        # A tensor that is the same in all networks, or a lone value, has no scale of its own.
+        return cls(architecture, chunk, references, torch.where(scales > 0, scales, torch.ones_like(scales)))
+
+    @property
+    def layout(self) -> Layout:
+        return layout_of(self.architecture, self.chunk)
+
+    @property
+    def template(self) -> dict[str, Tensor]:
+        """The mean of the references."""
+        names = next(iter(self.references.values()))
+        return {
+            name: torch.stack([reference[name] for reference in self.references.values()]).mean(0) for name in names
+        }
+
+    def align(self, tensors: Tensors, task: str) -> dict[str, Tensor]:
+        """The same functions in the order and scale of the task's reference.
+
+        Raises:
+            UnknownNameError: if no network of the task was seen.
+        """
+        if task not in self.references:
+            raise unknown_name(f"task of {self.architecture}", task, self.references)
+        return aligner(self.architecture, self.references[task]).align(tensors)
+
+    def normalise(self, aligned: Tensors) -> Tensor:
+        """Aligned tensors `[networks, …]` → tokens `[networks, tokens, chunk]`."""
+        template = self.template
+        difference = {name: tensor.float() - template[name] for name, tensor in aligned.items()}
+        return self.layout.gather(difference) / self._token_scales()
+
+    def denormalise(self, tokens: Tensor) -> dict[str, Tensor]:
+        """The inverse of `normalise`; differentiable."""
+        template = self.template
+        difference = self.layout.scatter(tokens * self._token_scales())
+        return {name: tensor + template[name] for name, tensor in difference.items()}
+
+    def reference_tokens(self, tasks: Sequence[str]) -> Tensor:
+        """The reference of each task as normalised tokens `[tasks, tokens, chunk]`, NaN where there is none."""
+        shape = (1, self.layout.tokens, self.chunk)
+        return torch.cat(
+            [
+                self.normalise({name: tensor[None] for name, tensor in self.references[task].items()})
+                if task in self.references
+                else torch.full(shape, float("nan"))
+                for task in tasks
+            ]
+        )
+
+    def _token_scales(self) -> Tensor:
+        layout = self.layout
+        return self.scales[layout.tensor_of][layout.positions.clamp_min(0)]
+
+
+def frame_key(architecture: Architecture) -> str:
+    """What networks that share a Normalizer have in common: all shapes, and the activation, which has its symmetries."""
+    return f"{architecture.signature}-{architecture.option('activation')}"
+
+
+def aligner(architecture: Architecture, reference: Tensors | None = None) -> Aligner:
+    """An Aligner for an architecture of the project's own families."""
+    groups = axis_groups(architecture.parameter_shapes())
+    return Aligner(groups, str(architecture.option("activation")), reference)

@@ -1,0 +1,260 @@
+"""WeightTokenizer: align → normalise → gather by layout → vector-quantise → codes; and back.
+
+Codes carry what differs between networks; the decoder, a transformer over the whole sequence of codes that knows where
+each token sits, carries what makes a network work. It is trained on the behaviour of what it decodes (`training.py`).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from weightgen.architecture import Architecture
+from weightgen.artefact import part, read_artefact, write_artefact
+from weightgen.checkpoint import Card, Checkpoint
+from weightgen.errors import ArchitectureError, CorruptFileError, UnknownNameError
+from weightgen.registry import unknown_name
+from weightgen.storage import read_tensors, write_tensors
+from weightgen.structure.alignment import flat
+from weightgen.tokenizers.layout import Layout
+from weightgen.tokenizers.model import Codec, CodecConfig
+from weightgen.tokenizers.normalizer import Normalizer, Tensors, frame_key
+
+KIND = "weight-tokenizer"
+TOKENS = "weight-tokens"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The networks of one task and architecture.
+
+    Args:
+        task: name of the task.
+        architecture: their recipe.
+        tensors: name → `[networks, …]`.
+        ids: the Checkpoint id of each.
+    """
+
+    task: str
+    architecture: Architecture
+    tensors: Tensors
+    ids: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class WeightTokens:
+    """One network as codes.
+
+    Args:
+        codes: int64 `[tokens, levels]`.
+        architecture: what the codes decode to.
+    """
+
+    codes: Tensor
+    architecture: Architecture
+
+    def save(self, path: Path | str, card: Card | None = None) -> None:
+        """Writes codes, architecture and the network's Card as one file."""
+        header = {
+            "kind": TOKENS, "architecture": str(self.architecture), "card": None if card is None else card.to_json()
+        }  # fmt: skip
+        write_tensors(path, {"codes": self.codes}, header)
+
+    @classmethod
+    def load(cls, path: Path | str) -> "tuple[WeightTokens, Card]":
+        """The codes of a file of `save`, and the Card of the network they were made from.
+
+        Raises:
+            MissingDataError: if there is no such file.
+            CorruptFileError: if it is damaged or holds something else.
+        """
+        header, tensors = read_tensors(path)
+        if header.get("kind") != TOKENS or "codes" not in tensors or tensors["codes"].dtype != torch.int64:
+            raise CorruptFileError("not a file of tokens", where=path, got=f"kind {header.get('kind')!r}")
+        card = Card() if header.get("card") is None else Card.from_json(header["card"])
+        return cls(tensors["codes"], Architecture.parse(str(header.get("architecture")))), card
+
+
+class WeightTokenizer:
+    """Networks of known architectures ↔ codes.
+
+    Args:
+        codec: encoder, quantiser and decoder.
+        normalizers: `frame_key` of an architecture → Normalizer.
+    """
+
+    def __init__(self, codec: Codec, normalizers: Mapping[str, Normalizer], provenance: Mapping[str, Any]) -> None:
+        self.codec = codec
+        self.normalizers = dict(normalizers)
+        self.provenance = dict(provenance)
+        self._references: dict[str, Tensor] = {}
+
+    @classmethod
+    def untrained(cls, config: CodecConfig, cells: Sequence[Cell]) -> "WeightTokenizer":
+        """A tokenizer whose frames fit the given training networks and whose codec is random."""
+        by_frame: dict[str, dict[str, Cell]] = {}
+        for cell in cells:
+            frame = by_frame.setdefault(frame_key(cell.architecture), {})
+            if cell.task in frame:
+                raise ArchitectureError(
+                    f"two architectures of the task {cell.task} have the same shapes and activation",
+                    got=f"{frame[cell.task].architecture} and {cell.architecture}",
+                    remedy="train a tokenizer for each",
+                )
+            frame[cell.task] = cell
+        normalizers = {
+            key: Normalizer.fit(
+                next(iter(frame.values())).architecture,
+                config.chunk,
+                {task: cell.tensors for task, cell in frame.items()},
+            )
+            for key, frame in by_frame.items()
+        }
+        tasks = len({cell.task for cell in cells})
+        return cls(Codec(dataclasses.replace(config, tasks=tasks)).eval(), normalizers, {})
+
+    @property
+    def config(self) -> CodecConfig:
+        return self.codec.config
+
+    def normalizer(self, architecture: Architecture) -> Normalizer:
+        """The frame of an architecture.
+
+        Raises:
+            UnknownNameError: if the tokenizer was not trained on it.
+        """
+        if frame_key(architecture) not in self.normalizers:
+            known = [str(normalizer.architecture) for normalizer in self.normalizers.values()]
+            raise unknown_name("architecture of this tokenizer", str(architecture), known)
+        return self.normalizers[frame_key(architecture)]
+
+    @functools.cached_property
+    def tasks(self) -> list[str]:
+        """All tasks of all architectures, in a fixed order."""
+        return sorted({task for normalizer in self.normalizers.values() for task in normalizer.references})
+
+    def references(self, architecture: Architecture) -> Tensor:
+        """The reference networks of an architecture as tokens `[tasks, tokens, chunk]`, NaN where there is none."""
+        key = frame_key(architecture)
+        if key not in self._references:
+            self._references[key] = self.normalizer(architecture).reference_tokens(self.tasks)
+        return self._references[key]
+
+    def layout(self, architecture: Architecture) -> Layout:
+        return self.normalizer(architecture).layout
+
+    @torch.no_grad()
+    def encode_batch(self, tensors: Tensors, architecture: Architecture, task: str) -> Tensor:
+        """Networks `[networks, …]` → codes int64 `[networks, tokens, levels]`."""
+        normalizer = self.normalizer(architecture)
+        values = normalizer.normalise(normalizer.align(tensors, task))
+        return self.codec.encode(values, normalizer.layout.coordinates)
+
+    @torch.no_grad()
+    def decode_batch(self, codes: Tensor, architecture: Architecture) -> dict[str, Tensor]:
+        """Codes `[networks, tokens, levels]` → tensors `[networks, …]`."""
+        normalizer = self.normalizer(architecture)
+        values = self.codec.decode(codes, normalizer.layout.coordinates, self.references(architecture))
+        return normalizer.denormalise(values)
+
+    def encode(self, checkpoint: Checkpoint) -> WeightTokens:
+        """One network to codes.
+
+        Raises:
+            UnknownNameError: if its architecture or task was not seen in training.
+        """
+        architecture, task = checkpoint.architecture, checkpoint.card.task
+        if task is None:
+            raise UnknownNameError(
+                "the checkpoint's card names no task", expected="the task whose reference to align to"
+            )
+        tensors = {name: tensor[None].float() for name, tensor in checkpoint.state_dict().items()}
+        return WeightTokens(self.encode_batch(tensors, architecture, task)[0], architecture)
+
+    def decode(self, tokens: WeightTokens) -> dict[str, Tensor]:
+        """Codes to the tensors of one network.
+
+        Raises:
+            CorruptFileError: if the codes do not fit the architecture or the codebook.
+        """
+        expected = (self.layout(tokens.architecture).tokens, self.config.levels)
+        codes = tokens.codes
+        if tuple(codes.shape) != expected or codes.min() < 0 or codes.max() >= self.config.codebook:
+            raise CorruptFileError(
+                "codes that do not fit", where=tokens.architecture,
+                got=f"shape {tuple(codes.shape)}" + (f", {codes.min()} to {codes.max()}" if codes.numel() else ""),
+                expected=f"shape {expected}, 0 to {self.config.codebook - 1}",
+            )  # fmt: skip
+        return {name: tensor[0] for name, tensor in self.decode_batch(codes[None], tokens.architecture).items()}
+
+    def bits_per_weight(self, architecture: Architecture) -> float:
+        """How many bits of code there are for each value of a network."""
+        bits = self.config.levels * (self.config.codebook - 1).bit_length()
+        return self.layout(architecture).tokens * bits / architecture.parameters
+
+    def save_pretrained(self, folder: Path | str, card: str = "") -> None:
+        """Writes `config.json`, `model.safetensors` and the card."""
+        tensors = {f"codec/{name}": tensor for name, tensor in self.codec.state_dict().items()}
+        architectures = {}
+        for key, normalizer in self.normalizers.items():
+            architectures[key] = {
+                "architecture": str(normalizer.architecture), "tasks": list(normalizer.references)
+            }  # fmt: skip
+            tensors[f"scales/{key}"] = normalizer.scales
+            for task, reference in normalizer.references.items():
+                tensors |= {f"reference/{key}/{task}/{name}": tensor for name, tensor in reference.items()}
+        config = {"codec": asdict(self.config), "architectures": architectures, "provenance": self.provenance}
+        write_artefact(folder, KIND, config, tensors, card)
+
+    @classmethod
+    def from_pretrained(cls, name_or_folder: Path | str) -> "WeightTokenizer":
+        """A saved tokenizer, by folder or by its name on the shelf.
+
+        Raises:
+            MissingDataError: if there is none.
+            CorruptFileError: if it is damaged.
+        """
+        from weightgen.shelf import shelf
+
+        folder = shelf("tokenizers", name_or_folder)
+        config, tensors = read_artefact(folder, KIND)
+        try:
+            codec = Codec(CodecConfig(**config["codec"]))
+            codec.load_state_dict(part(tensors, "codec"))
+            normalizers = {
+                key: Normalizer(
+                    Architecture.parse(entry["architecture"]),
+                    codec.config.chunk,
+                    {task: part(tensors, f"reference/{key}/{task}") for task in entry["tasks"]},
+                    tensors[f"scales/{key}"],
+                )
+                for key, entry in config["architectures"].items()
+            }
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CorruptFileError(
+                "not a tokenizer that this version can read", where=folder, got=str(error)
+            ) from error
+        codec.eval()
+        return cls(codec, normalizers, config["provenance"])
+
+
+def measure(tokenizer: WeightTokenizer, checkpoint: Checkpoint, tokens: WeightTokens) -> dict[str, Any]:
+    """What tokens cost and lose: `{"tokens", "levels", "bits_per_weight", "snr_db"}`.
+
+    The ratio of signal to error is of weights, after alignment; what counts is the accuracy of the decoded network.
+    """
+    architecture = checkpoint.architecture
+    tensors = {name: tensor[None].float() for name, tensor in checkpoint.state_dict().items()}
+    aligned = flat(tokenizer.normalizer(architecture).align(tensors, str(checkpoint.card.task)))
+    error = flat({name: tensor[None] for name, tensor in tokenizer.decode(tokens).items()}) - aligned
+    return {
+        "tokens": len(tokens.codes),
+        "levels": tokenizer.config.levels,
+        "bits_per_weight": round(tokenizer.bits_per_weight(architecture), 4),
+        "snr_db": round((20 * (aligned.norm() / error.norm()).log10()).item(), 2),
+    }
