@@ -102,7 +102,9 @@ class Architecture:
         if family.startswith("timm/"):
             for name in FILE_OPTIONS & set(options):
                 raise ArchitectureError(
-                    "an architecture names no files or downloads", where=family, got=f"the option '{name}'",
+                    "an architecture names no files or downloads",
+                    where=family,
+                    got=f"the option '{name}'",
                     remedy="leave it out; weights come from a checkpoint",
                 )
             return cls(family, tuple(sorted(options.items())))
@@ -133,7 +135,9 @@ class Architecture:
             name, equals, text = part.partition("=")
             if not equals or not re.fullmatch(r"\w+", name) or name in options:
                 raise ArchitectureError(
-                    "cannot read the architecture", where=f"'{recipe}'", got=f"'{part}'",
+                    "cannot read the architecture",
+                    where=f"'{recipe}'",
+                    got=f"'{part}'",
                     expected="family?option=value&option=value, each option once",
                 )
             options[name] = _value(text)

@@ -10,7 +10,7 @@ app = App(name="train", help="Train a tokenizer or a generator on a zoo.")
 
 
 @app.command
-def tokenizer(*, zoo: str = "starter", out: Path, steps: int = 7000, seed: int = 0, force: bool = False) -> None:
+def tokenizer(*, zoo: str = "starter", out: Path, steps: int = 6000, seed: int = 0, force: bool = False) -> None:
     """Train a WeightTokenizer on the training runs of a zoo; a killed training goes on where it was.
 
     Example: weightgen train tokenizer --zoo zoo/starter --out tokenizers/starter

@@ -197,10 +197,10 @@ class IGPG:
         self, architecture: Architecture, instructions: Sequence[str], seed: int, sampling: Sampling | None = None
     ) -> Tensor:
         """Codes int64 `[len(instructions), tokens, levels]`, one network an instruction."""
-        layout = self.tokenizer.layout(architecture)
+        coordinates = self.tokenizer.coordinates(architecture)
         generator = torch.Generator().manual_seed(seed)
         embedding = self.encoder(list(instructions))
-        return self.prior.sample(layout.coordinates, embedding, sampling or self.sampling, generator)
+        return self.prior.sample(coordinates, embedding, sampling or self.sampling, generator)
 
     @torch.no_grad()
     def sample_tensors(

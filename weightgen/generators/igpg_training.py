@@ -78,11 +78,12 @@ def train_igpg(
             codes = remembered[f"{cell.task}|{cell.architecture}"].codes
             half = training.networks // 2
             chosen = codes[torch.randperm(len(codes))[:half]]
-            batch = torch.cat([chosen, mixtures(chosen, training.mutation, tokenizer.config.codebook)])
+            mixed = mixtures(chosen[:, 1:], training.mutation, tokenizer.config.codebook)
+            batch = torch.cat([chosen, torch.cat([chosen[:, :1], mixed], dim=1)])
             family = cell.architecture.family.rpartition("/")[2]
             fitting = spoken[cell.task][family]
             instruction = fitting[torch.randint(len(fitting), (len(batch),))]
-            value = code_loss(prior, batch, tokenizer.layout(cell.architecture).coordinates, instruction)
+            value = code_loss(prior, batch, tokenizer.coordinates(cell.architecture), instruction)
             return value, {"nats": value.item()}
 
         identity = {"training": asdict(training), "zoo": dict(zoo), "tokenizer": tokenizer.provenance["id"]}

@@ -102,15 +102,16 @@ def make_igpg(
     )  # fmt: skip
     seconds = time.perf_counter() - begin
     known = "\n".join(
-        f"| {task} | `{cell['architecture']}` | {cell['parameters']:,} | {cell['networks']} | {100 * cell['accuracy']:.2f} |"
+        f"| {task} | `{cell['architecture']}` | {cell['parameters']:,} | {cell['networks']} "
+        f"| {100 * cell['accuracy']:.2f} |"
         for task, cells in igpg.provenance["cells"].items()
         for cell in cells
     )
     card = f"""# {out.name}: an IGPG generator
 
 Writes networks from an instruction, token by token; {_parameters(igpg.prior)} parameters in the prior,
-{_parameters(igpg.encoder)} in the instruction encoder, trained in {seconds / 60:.0f} minutes on the codes of the zoo {_name(opened)} (digest {opened.digest}) under the tokenizer of id
-{loaded.provenance["id"]}:
+{_parameters(igpg.encoder)} in the instruction encoder, trained in {seconds / 60:.0f} minutes on the codes of the zoo
+{_name(opened)} (digest {opened.digest}) under the tokenizer of id {loaded.provenance["id"]}:
 
     weightgen train igpg --zoo {zoo} --tokenizer {tokenizer} --out {out} --steps {steps} --seed {seed}
 

@@ -52,7 +52,8 @@ def choose(request: Request, candidates: Sequence[Candidate]) -> list[Candidate]
         kept = [candidate for candidate in fitting if fits(candidate)]
         if not kept:
             raise InstructionError(
-                f"no network can be had with {label}", where=", ".join([f"task {request.task}", *met]),
+                f"no network can be had with {label}",
+                where=", ".join([f"task {request.task}", *met]),
                 expected=nearest(fitting),
             )
         fitting = kept
@@ -83,42 +84,62 @@ def _filters(request: Request) -> list[_Filter]:
     low, high = asked.minimum_parameters, asked.maximum_parameters
     filters: list[_Filter] = []
     if request.architecture is not None:
-        filters.append((
-            f"architecture {request.architecture}", lambda one: one.architecture == request.architecture,
-            lambda pool: _one_of(one.architecture for one in pool),
-        ))
+        filters.append(
+            (
+                f"architecture {request.architecture}",
+                lambda one: one.architecture == request.architecture,
+                lambda pool: _one_of(one.architecture for one in pool),
+            )
+        )
     if asked.family is not None:
-        filters.append((
-            FAMILY_TEXTS[asked.family], lambda one: one.family == asked.family,
-            lambda pool: _one_of(FAMILY_TEXTS.get(one.family, one.family) for one in pool),
-        ))
+        filters.append(
+            (
+                FAMILY_TEXTS[asked.family],
+                lambda one: one.family == asked.family,
+                lambda pool: _one_of(FAMILY_TEXTS.get(one.family, one.family) for one in pool),
+            )
+        )
     if asked.activation is not None:
-        filters.append((
-            f"{asked.activation} activation", lambda one: one.activation == asked.activation,
-            lambda pool: _one_of(one.activation for one in pool),
-        ))
+        filters.append(
+            (
+                f"{asked.activation} activation",
+                lambda one: one.activation == asked.activation,
+                lambda pool: _one_of(one.activation for one in pool),
+            )
+        )
     if asked.depth is not None:
-        filters.append((
-            f"{asked.depth} layer{'' if asked.depth == 1 else 's'}", lambda one: one.depth == asked.depth,
-            lambda pool: _one_of(one.depth for one in pool) + " layers",
-        ))
+        filters.append(
+            (
+                f"{asked.depth} layer{'' if asked.depth == 1 else 's'}",
+                lambda one: one.depth == asked.depth,
+                lambda pool: _one_of(one.depth for one in pool) + " layers",
+            )
+        )
     if high is not None:
-        filters.append((
-            str(describe_limits(None, high)), lambda one: one.parameters <= high,
-            lambda pool: f"the smallest is {min(one.parameters for one in pool):,} parameters",
-        ))
+        filters.append(
+            (
+                str(describe_limits(None, high)),
+                lambda one: one.parameters <= high,
+                lambda pool: f"the smallest is {min(one.parameters for one in pool):,} parameters",
+            )
+        )
     if low is not None:
-        filters.append((
-            str(describe_limits(low, None)), lambda one: one.parameters >= low,
-            lambda pool: f"the largest is {max(one.parameters for one in pool):,} parameters",
-        ))
+        filters.append(
+            (
+                str(describe_limits(low, None)),
+                lambda one: one.parameters >= low,
+                lambda pool: f"the largest is {max(one.parameters for one in pool):,} parameters",
+            )
+        )
     if asked.minimum_accuracy is not None:
         floor = asked.minimum_accuracy
-        filters.append((
-            f"at least {100 * floor:.6g} % accuracy",
-            lambda one: one.accuracy_mean is not None and one.accuracy_mean >= floor,
-            _best,
-        ))
+        filters.append(
+            (
+                f"at least {100 * floor:.6g} % accuracy",
+                lambda one: one.accuracy_mean is not None and one.accuracy_mean >= floor,
+                _best,
+            )
+        )
     return filters
 
 

@@ -40,7 +40,8 @@ def read_part(text: str) -> str | None:
         return "even-odd"
     if _ONE_AGAINST_ALL.search(text):
         raise InstructionError(
-            "one class against all others is no task", got=f"'{text}'",
+            "one class against all others is no task",
+            got=f"'{text}'",
             expected="classes to tell apart, such as 3 from 8, or even from odd",
         )
     for found in _LIST.finditer(text):

@@ -85,7 +85,8 @@ class InstructionEncoder(nn.Module):
             examples = [one for task in self.config.tasks for one in sentences(task, 1500, seed)]
         if unknown := {one.task for one in examples} - set(self.config.tasks):
             raise InstructionError(
-                "a sentence for a task that the encoder was not made for", got=", ".join(sorted(unknown)),
+                "a sentence for a task that the encoder was not made for",
+                got=", ".join(sorted(unknown)),
                 expected=f"one of: {', '.join(self.config.tasks)}",
             )
         if len(examples) < 10:
@@ -160,7 +161,9 @@ class PretrainedInstructionEncoder(nn.Module):
             self.model = AutoModel.from_pretrained(str(path), local_files_only=True, use_safetensors=True)
         except (OSError, ValueError) as error:
             raise MissingDataError(
-                "no text model there", where=path, got=str(error).splitlines()[0],
+                "no text model there",
+                where=path,
+                got=str(error).splitlines()[0],
                 expected="a folder with config.json, model.safetensors and a tokenizer",
             ) from error
         self.model.requires_grad_(False).eval()

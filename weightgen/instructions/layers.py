@@ -7,7 +7,7 @@ from weightgen.errors import InstructionError
 _LAYERS = re.compile(
     r"(?<![^ ])(?P<number>\d+|a single|single|a couple of|couple of|couple|a pair of|pair of|double|no|without) "
     r"(?P<kind>(?:(?:more|stacked|separate|consecutive|successive|strided|plain|simple|small|big|wide|narrow|thin|"
-    r"dense|linear|fully connected|fully|connected|hidden|conv|convolution|convolutional|feed forward|intermediate|"
+    r"dense|linear|fully|connected|hidden|conv|convolution|convolutional|feed forward|intermediate|"
     r"inner|internal|learned|trainable|affine|full|real|or) )*"
     r"(?:layer|layered|deep|stage|block|(?:convolution|conv|hidden)(?! (?:network|net|model|classifier|neural|"
     r"nn)(?![^ ]))))"

@@ -173,7 +173,8 @@ def _read(text: str, done: int, match: re.Match[str], limits: Limits) -> tuple[i
             raise InstructionError(
                 "cannot keep this limit",
                 where=f"'{text[done + comparator.start() : end] if comparator else match[0]}'",
-                got=f"a limit on '{after.split()[0]}'", expected="a limit on parameters, memory (kB) or accuracy",
+                got=f"a limit on '{after.split()[0]}'",
+                expected="a limit on parameters, memory (kB) or accuracy",
                 remedy="give the exact layers as an architecture, such as weightgen/cnn?channels=8,16",
             )
         return None
@@ -199,9 +200,7 @@ def _read(text: str, done: int, match: re.Match[str], limits: Limits) -> tuple[i
     return done + (comparator.start() if comparator else len(before)), end
 
 
-def _read_range(
-    before: str, after: str, done: int, end: int, low: Fraction, limits: Limits
-) -> tuple[int, int] | None:
+def _read_range(before: str, after: str, done: int, end: int, low: Fraction, limits: Limits) -> tuple[int, int] | None:
     """Reads "between 2000 and 4000 parameter" and "2000 to 4000 parameter"; `low` is the first number."""
     second = _SECOND.match(after)
     if second is None or (second["word"] == "and" and not re.search(r"(?:^| )between(?: [^\d ]+){0,2} $", before)):
@@ -276,7 +275,8 @@ def _store_accuracy(share: Fraction, bound: Bound | None, strict: bool, limits: 
         bound = {"maximum": "minimum", "minimum": "maximum"}.get(bound or "", bound)  # type: ignore[assignment]
     if bound == "maximum":
         raise InstructionError(
-            "accuracy can only be given a floor", got=f"a ceiling of {float(100 * share):.6g} %",
+            "accuracy can only be given a floor",
+            got=f"a ceiling of {float(100 * share):.6g} %",
             expected="such as 'at least 95 % accurate'",
         )
     if strict and share == 1:

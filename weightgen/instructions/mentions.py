@@ -29,8 +29,8 @@ _BEFORE = {
 }
 _AFTER = re.compile(
     r"^(?: (?:layer|network|net|kind|type|one|image|data|dataset|digit))?"
-    rf"(?: free(?! of)(?= |$)|(?: (?:is|are|be|were|should|must|may|will|would|do|"
-    rf"please))* (?:{_any(_FORBIDDEN)})(?= |$))"
+    r"(?: free(?! of)(?= |$)|(?: (?:is|are|be|were|should|must|may|will|would|do|please))*"
+    rf" (?:{_any(_FORBIDDEN)})(?= |$))"
 )
 
 

@@ -43,12 +43,15 @@ class Constraints:
         low, high = self.minimum_parameters, self.maximum_parameters
         if high is not None and high < 1:
             raise InstructionError(
-                "no network is that small", where="the limit on parameters", got=describe_limits(None, high),
+                "no network is that small",
+                where="the limit on parameters",
+                got=describe_limits(None, high),
                 expected="at least 1",
             )
         if low is not None and high is not None and low > high:
             raise InstructionError(
-                "the limits on parameters contradict each other", got=f"at least {low:,} and at most {high:,}",
+                "the limits on parameters contradict each other",
+                got=f"at least {low:,} and at most {high:,}",
                 expected="a minimum that is not above the maximum",
             )
         if self.minimum_accuracy is not None and not 0 <= self.minimum_accuracy <= 1:

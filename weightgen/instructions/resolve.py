@@ -130,7 +130,8 @@ def _task(
         known = any(mention.phrase == size[0] for mention in mentions)
         if not known and int(size[1]) > 7:
             raise InstructionError(
-                f"no task with images of {size[1]} × {size[2]} pixels", where=f"'{_short(prompt)}'",
+                f"no task with images of {size[1]} × {size[2]} pixels",
+                where=f"'{_short(prompt)}'",
                 expected=_choices(tasks, text),
             )
     positive: dict[str, list[str]] = {"definite": [], "hint": [], "shared": []}
@@ -160,7 +161,9 @@ def _task(
         other = [name for name in definite if name != base]
         if (other and base not in definite) or base in excluded - set(definite):
             raise InstructionError(
-                "the prompt and the task contradict each other", where=f"'{_short(prompt)}'", got=f"task '{given}'",
+                "the prompt and the task contradict each other",
+                where=f"'{_short(prompt)}'",
+                got=f"task '{given}'",
                 expected=f"'{other[0]}'" if other else f"another task than '{base}'",
                 remedy="leave the task out, or change the prompt",
             )
@@ -168,7 +171,9 @@ def _task(
         base = _choose_task(prompt, text, mentions, tasks, lexicon, positive, definite, excluded)
     if part and given_part and sorted(part) != sorted(given_part):
         raise InstructionError(
-            "the prompt and the task contradict each other", where=f"'{_short(prompt)}'", got=f"task '{given}'",
+            "the prompt and the task contradict each other",
+            where=f"'{_short(prompt)}'",
+            got=f"task '{given}'",
             expected=f"'{base}/{part}'",
         )
     part = given_part or part
@@ -187,11 +192,13 @@ def _choose_task(
 ) -> str:
     if len(definite) > 1:
         named = [
-            mention.phrase for mention in mentions
+            mention.phrase
+            for mention in mentions
             if mention.kind == "task" and not mention.negated and len(lexicon.meanings[mention.phrase][0]) == 1
         ]
         raise InstructionError(
-            "the prompt names several tasks", where=f"'{_short(prompt)}'",
+            "the prompt names several tasks",
+            where=f"'{_short(prompt)}'",
             got=" and ".join(f"'{phrase}'" for phrase in dict.fromkeys(named)),
             expected=f"one of: {', '.join(definite)}",
         )
@@ -200,9 +207,7 @@ def _choose_task(
     ]
     # A picture's size alone does not say what is on it: "8x8 pictures of zebras" is no task of ours.
     if pool and not positive["shared"] and (stranger := _stranger(text, mentions, lexicon)):
-        raise InstructionError(
-            f"no task for '{stranger}'", where=f"'{_short(prompt)}'", expected=_choices(tasks, text)
-        )
+        raise InstructionError(f"no task for '{stranger}'", where=f"'{_short(prompt)}'", expected=_choices(tasks, text))
     if not pool:
         raise InstructionError(
             "the prompt names no known task", where=f"'{_short(prompt)}'", expected=_choices(tasks, text)
@@ -215,11 +220,15 @@ _OBJECT = re.compile(
     r"classify|detect|identify|spot|distinguish|predict|diagnos|categori[sz])(?:e|ing|ting|s)?(?= ))"
     r"(?: (?:a|an|the|some|single|individual|which|what|whether|small|tiny|different|various|hand))* ([a-z]+)"
 )
+
+
 def _stranger(text: str, mentions: list[Mention], lexicon: _Lexicon) -> str | None:
     """The thing to be recognised, where nothing but a picture's size or a hint speaks for a task."""
     certain = [
-        mention for mention in mentions
-        if mention.kind == "task" and not lexicon.meanings[mention.phrase][1]
+        mention
+        for mention in mentions
+        if mention.kind == "task"
+        and not lexicon.meanings[mention.phrase][1]
         and not any(letter.isdigit() for letter in mention.phrase)
     ]
     if certain:
@@ -249,7 +258,8 @@ def _family(mentions: list[Mention], text: str, architecture: str | None) -> str
         phrases = {mention.value: mention.phrase for mention in said if not mention.negated}
         raise InstructionError(
             "the prompt asks for two kinds of network",
-            got=" and ".join(f"'{phrases[family]}'" for family in sorted(phrases, key=str)), expected="one of them",
+            got=" and ".join(f"'{phrases[family]}'" for family in sorted(phrases, key=str)),
+            expected="one of them",
         )
     if wanted:
         return str(wanted.pop())
@@ -271,7 +281,8 @@ def _size(mentions: list[Mention], tokens: list[str]) -> str | None:
         return "small"  # "not too big"; what is not small may be of any other size
     if len(wanted) > 1:
         raise InstructionError(
-            "the prompt asks for two sizes", got=" and ".join(f"'{wanted[size]}'" for size in sorted(wanted)),
+            "the prompt asks for two sizes",
+            got=" and ".join(f"'{wanted[size]}'" for size in sorted(wanted)),
             expected="small or large",
         )
     return next(iter(wanted), None)
@@ -363,8 +374,11 @@ def _check_architecture(architecture: str, constraints: Constraints) -> None:
     for what, said, found in checks:
         if said is not None and found is not None and said != found:
             raise InstructionError(
-                "the prompt and the architecture contradict each other", where=what, got=f"'{architecture}'",
-                expected=f"{said}, as the prompt says", remedy="leave the architecture out, or change the prompt",
+                "the prompt and the architecture contradict each other",
+                where=what,
+                got=f"'{architecture}'",
+                expected=f"{said}, as the prompt says",
+                remedy="leave the architecture out, or change the prompt",
             )
 
 
@@ -379,9 +393,7 @@ def _choices(tasks: Mapping[str, Sequence[str]], text: str) -> str:
     # Sorting is stable, so equally near tasks stay in the order in which they are listed.
     nearest = sorted(tasks, key=lambda name: -round(nearness(name), 1))[:6]
     texts = [f"{name} ({tasks[name][0]})" if tasks[name] else name for name in nearest]
-    subsets = [
-        f"{name}/3v8 and {name}/even-odd" for name in nearest if vocabulary.DIGIT_WORD in tasks[name]
-    ][:1]
+    subsets = [f"{name}/3v8 and {name}/even-odd" for name in nearest if vocabulary.DIGIT_WORD in tasks[name]][:1]
     return f"one of: {', '.join(texts)}" + (f", or a part such as {subsets[0]}" if subsets else "")
 
 

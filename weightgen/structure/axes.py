@@ -58,6 +58,8 @@ def axis_groups(shapes: Mapping[str, tuple[int, ...]]) -> list[AxisGroup]:
 
 def _not_a_stack(name: str, shape: tuple[int, ...]) -> ArchitectureError:
     return ArchitectureError(
-        "only plain stacks of linear and convolutional layers have known axis groups so far", where=f"tensor '{name}'",
-        got=f"shape {tuple(shape)}", remedy="use a weightgen/mlp or weightgen/cnn architecture",
+        "only plain stacks of linear and convolutional layers have known axis groups so far",
+        where=f"tensor '{name}'",
+        got=f"shape {tuple(shape)}",
+        remedy="use a weightgen/mlp or weightgen/cnn architecture",
     )

@@ -68,7 +68,9 @@ def _mnist_folder() -> Path:
         folder = Path(data) / "mnist"
         if not folder.is_dir():
             raise MissingDataError(
-                "MNIST is not there", where=folder, expected="the four idx files, plain or .gz",
+                "MNIST is not there",
+                where=folder,
+                expected="the four idx files, plain or .gz",
                 remedy="put them there, or unset WEIGHTGEN_DATA to let torchvision download them",
             )
         return folder
@@ -79,7 +81,8 @@ def _mnist_folder() -> Path:
         MNIST(str(cache), train=True, download=True)
     except Exception as error:
         raise MissingDataError(
-            f"MNIST is not on this machine and its download failed ({type(error).__name__})", where=cache,
+            f"MNIST is not on this machine and its download failed ({type(error).__name__})",
+            where=cache,
             remedy="set WEIGHTGEN_DATA to a folder with mnist/train-images-idx3-ubyte.gz and its three companions",
         ) from error
     return cache / "MNIST" / "raw"
@@ -102,7 +105,10 @@ def _read_idx(folder: Path, name: str) -> numpy.ndarray:
     size = int(numpy.prod(shape, dtype=numpy.int64))
     if (zero, kind, found) != (0, 8, axes) or len(content) != size:
         raise CorruptFileError(
-            "not a whole idx file", where=path, got=f"{len(content):,} bytes", expected=f"{size:,}",
+            "not a whole idx file",
+            where=path,
+            got=f"{len(content):,} bytes",
+            expected=f"{size:,}",
             remedy="fetch it again",
         )
     return numpy.frombuffer(content, dtype=numpy.uint8).reshape(shape)

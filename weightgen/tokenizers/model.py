@@ -100,37 +100,32 @@ class Codec(nn.Module):
         self.from_code = nn.Linear(config.code_width, config.width)
         self.decoder = transformer(config.width, config.heads, config.decoder_layers)
         self.write = nn.Linear(config.width, config.chunk)
-        self.recognise = nn.Sequential(nn.Linear(config.code_width, 64), nn.GELU(), nn.Linear(64, config.tasks))
+        self.task = nn.Embedding(config.tasks, config.width)
 
-    def latents(self, values: Tensor, coordinates: Tensor) -> Tensor:
-        latents = self.to_code(self.encoder(self.read(values) + self.structure(coordinates)))
-        # Of unit size, since a quantiser lets free latents shrink until the codes say nothing.
+    def latents(self, values: Tensor) -> Tensor:
+        """x → z of unit size. Places are not told here: a code says what a network differs by, not where it stands."""
+        latents = self.to_code(self.encoder(self.read(values)))
+        # A quantiser lets free latents shrink until the codes say nothing.
         return nn.functional.layer_norm(latents, latents.shape[-1:])
 
-    def task_logits(self, latents: Tensor) -> Tensor:
-        """Which task the codes are for, read from all of them: `[networks, tasks]`."""
-        return self.recognise(latents.mean(1))
-
-    def decode_latents(self, latents: Tensor, coordinates: Tensor, references: Tensor) -> Tensor:
-        """z → normalised weights: the reference of the task that the codes tell of, and what they change in it.
+    def decode_latents(self, latents: Tensor, coordinates: Tensor, task: Tensor) -> Tensor:
+        """z → normalised weights.
 
         Args:
             latents: `[networks, tokens, code_width]`.
             coordinates: `[tokens, coordinates]`.
-            references: `[tasks, tokens, chunk]`, NaN throughout for a task without one.
+            task: int64 `[networks]`.
 
         Returns:
             `[networks, tokens, chunk]`.
         """
-        change = self.write(self.decoder(self.from_code(latents) + self.structure(coordinates)))
-        missing = references[:, 0, 0].isnan()
-        share = self.task_logits(latents).masked_fill(missing, float("-inf")).softmax(-1)
-        return change + torch.einsum("nr,rtc->ntc", share, references.nan_to_num())
+        told = self.structure(coordinates) + self.task(task)[:, None]
+        return self.write(self.decoder(self.from_code(latents) + told))
 
-    def encode(self, values: Tensor, coordinates: Tensor) -> Tensor:
+    def encode(self, values: Tensor) -> Tensor:
         """x → codes int64 `[networks, tokens, levels]`."""
-        return self.quantiser(self.latents(values, coordinates))[1]
+        return self.quantiser(self.latents(values))[1]
 
-    def decode(self, codes: Tensor, coordinates: Tensor, references: Tensor) -> Tensor:
+    def decode(self, codes: Tensor, coordinates: Tensor, task: Tensor) -> Tensor:
         """codes → normalised weights `[networks, tokens, chunk]`."""
-        return self.decode_latents(self.quantiser.get_output_from_indices(codes), coordinates, references)
+        return self.decode_latents(self.quantiser.get_output_from_indices(codes), coordinates, task)

@@ -1,10 +1,10 @@
 """Normalizer: the saved frame in which all networks of one architecture are seen.
 
-It holds a reference network for each task, to which networks are aligned, a scale for each tensor, and the template,
-the mean of the references. Tokens are what a network differs from the template by, in units of the scales.
+It holds a reference network for each task, to which networks are aligned, and a scale for each tensor. Tokens are what
+a network differs from its task's reference by, in units of the scales.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -62,14 +62,6 @@ class Normalizer:
     def layout(self) -> Layout:
         return layout_of(self.architecture, self.chunk)
 
-    @property
-    def template(self) -> dict[str, Tensor]:
-        """The mean of the references."""
-        names = next(iter(self.references.values()))
-        return {
-            name: torch.stack([reference[name] for reference in self.references.values()]).mean(0) for name in names
-        }
-
     def align(self, tensors: Tensors, task: str) -> dict[str, Tensor]:
         """The same functions in the order and scale of the task's reference.
 
@@ -80,29 +72,17 @@ class Normalizer:
             raise unknown_name(f"task of {self.architecture}", task, self.references)
         return aligner(self.architecture, self.references[task]).align(tensors)
 
-    def normalise(self, aligned: Tensors) -> Tensor:
+    def normalise(self, aligned: Tensors, task: str) -> Tensor:
         """Aligned tensors `[networks, …]` → tokens `[networks, tokens, chunk]`."""
-        template = self.template
-        difference = {name: tensor.float() - template[name] for name, tensor in aligned.items()}
+        reference = self.references[task]
+        difference = {name: tensor.float() - reference[name] for name, tensor in aligned.items()}
         return self.layout.gather(difference) / self._token_scales()
 
-    def denormalise(self, tokens: Tensor) -> dict[str, Tensor]:
+    def denormalise(self, tokens: Tensor, task: str) -> dict[str, Tensor]:
         """The inverse of `normalise`; differentiable."""
-        template = self.template
+        reference = self.references[task]
         difference = self.layout.scatter(tokens * self._token_scales())
-        return {name: tensor + template[name] for name, tensor in difference.items()}
-
-    def reference_tokens(self, tasks: Sequence[str]) -> Tensor:
-        """The reference of each task as normalised tokens `[tasks, tokens, chunk]`, NaN where there is none."""
-        shape = (1, self.layout.tokens, self.chunk)
-        return torch.cat(
-            [
-                self.normalise({name: tensor[None] for name, tensor in self.references[task].items()})
-                if task in self.references
-                else torch.full(shape, float("nan"))
-                for task in tasks
-            ]
-        )
+        return {name: tensor + reference[name] for name, tensor in difference.items()}
 
     def _token_scales(self) -> Tensor:
         layout = self.layout
@@ -110,7 +90,7 @@ class Normalizer:
 
 
 def frame_key(architecture: Architecture) -> str:
-    """What networks that share a Normalizer have in common: all shapes, and the activation, which has its symmetries."""
+    """What networks that share a Normalizer have in common: all shapes, and the activation with its symmetries."""
     return f"{architecture.signature}-{architecture.option('activation')}"
 
 

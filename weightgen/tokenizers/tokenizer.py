@@ -51,7 +51,7 @@ class WeightTokens:
     """One network as codes.
 
     Args:
-        codes: int64 `[tokens, levels]`.
+        codes: int64 `[1 + tokens, levels]`; the first is a header that names the task.
         architecture: what the codes decode to.
     """
 
@@ -92,7 +92,6 @@ class WeightTokenizer:
         self.codec = codec
         self.normalizers = dict(normalizers)
         self.provenance = dict(provenance)
-        self._references: dict[str, Tensor] = {}
 
     @classmethod
     def untrained(cls, config: CodecConfig, cells: Sequence[Cell]) -> "WeightTokenizer":
@@ -138,29 +137,43 @@ class WeightTokenizer:
         """All tasks of all architectures, in a fixed order."""
         return sorted({task for normalizer in self.normalizers.values() for task in normalizer.references})
 
-    def references(self, architecture: Architecture) -> Tensor:
-        """The reference networks of an architecture as tokens `[tasks, tokens, chunk]`, NaN where there is none."""
-        key = frame_key(architecture)
-        if key not in self._references:
-            self._references[key] = self.normalizer(architecture).reference_tokens(self.tasks)
-        return self._references[key]
+    def coordinates(self, architecture: Architecture) -> Tensor:
+        """Structural coordinates of every token of a sequence, zeros for the header: `[1 + tokens, coordinates]`."""
+        coordinates = self.layout(architecture).coordinates
+        return torch.cat([torch.zeros_like(coordinates[:1]), coordinates])
 
     def layout(self, architecture: Architecture) -> Layout:
         return self.normalizer(architecture).layout
 
     @torch.no_grad()
     def encode_batch(self, tensors: Tensors, architecture: Architecture, task: str) -> Tensor:
-        """Networks `[networks, …]` → codes int64 `[networks, tokens, levels]`."""
+        """Networks `[networks, …]` → codes int64 `[networks, 1 + tokens, levels]`; the header names the task."""
         normalizer = self.normalizer(architecture)
-        values = normalizer.normalise(normalizer.align(tensors, task))
-        return self.codec.encode(values, normalizer.layout.coordinates)
+        codes = self.codec.encode(normalizer.normalise(normalizer.align(tensors, task), task))
+        header = torch.zeros_like(codes[:, :1])
+        header[..., 0] = self.tasks.index(task)
+        return torch.cat([header, codes], dim=1)
 
     @torch.no_grad()
     def decode_batch(self, codes: Tensor, architecture: Architecture) -> dict[str, Tensor]:
-        """Codes `[networks, tokens, levels]` → tensors `[networks, …]`."""
-        normalizer = self.normalizer(architecture)
-        values = self.codec.decode(codes, normalizer.layout.coordinates, self.references(architecture))
-        return normalizer.denormalise(values)
+        """Codes `[networks, 1 + tokens, levels]`, all of one task, → tensors `[networks, …]`.
+
+        Raises:
+            CorruptFileError: if the codes do not fit the architecture, the codebook, or name several tasks or none.
+        """
+        normalizer, tasks = self.normalizer(architecture), codes[:, 0, 0].unique().tolist()
+        expected = (1 + normalizer.layout.tokens, self.config.levels)
+        fits = tuple(codes.shape[1:]) == expected and bool(((codes >= 0) & (codes < self.config.codebook)).all())
+        known = len(tasks) == 1 and tasks[0] < len(self.tasks) and self.tasks[tasks[0]] in normalizer.references
+        if codes.dtype != torch.int64 or not fits or not known:
+            raise CorruptFileError(
+                "codes that do not fit",
+                where=architecture,
+                got=f"{codes.dtype} of shape {tuple(codes.shape[1:])} for task {tasks}",
+                expected=f"torch.int64 of shape {expected}, 0 to {self.config.codebook - 1}",
+            )
+        values = self.codec.decode(codes[:, 1:], normalizer.layout.coordinates, codes[:, 0, 0])
+        return normalizer.denormalise(values, self.tasks[tasks[0]])
 
     def encode(self, checkpoint: Checkpoint) -> WeightTokens:
         """One network to codes.
@@ -182,15 +195,9 @@ class WeightTokenizer:
         Raises:
             CorruptFileError: if the codes do not fit the architecture or the codebook.
         """
-        expected = (self.layout(tokens.architecture).tokens, self.config.levels)
-        codes = tokens.codes
-        if tuple(codes.shape) != expected or codes.min() < 0 or codes.max() >= self.config.codebook:
-            raise CorruptFileError(
-                "codes that do not fit", where=tokens.architecture,
-                got=f"shape {tuple(codes.shape)}" + (f", {codes.min()} to {codes.max()}" if codes.numel() else ""),
-                expected=f"shape {expected}, 0 to {self.config.codebook - 1}",
-            )  # fmt: skip
-        return {name: tensor[0] for name, tensor in self.decode_batch(codes[None], tokens.architecture).items()}
+        if tokens.codes.dim() != 2 or not len(tokens.codes):
+            raise CorruptFileError("codes that do not fit", where=tokens.architecture, got=list(tokens.codes.shape))
+        return {name: tensor[0] for name, tensor in self.decode_batch(tokens.codes[None], tokens.architecture).items()}
 
     def bits_per_weight(self, architecture: Architecture) -> float:
         """How many bits of code there are for each value of a network."""

@@ -61,7 +61,7 @@ class TokenizerTraining:
 
 
 def mixtures(codes: Tensor, mutation: float, codebook: int) -> Tensor:
-    """Each sequence takes every token from one of 2, 4 or all parents, and some codes at random.
+    """Each sequence takes every token from one of 2 parents, or more often of all, and some codes at random.
 
     Args:
         codes: `[networks, tokens, levels]`.
@@ -71,7 +71,7 @@ def mixtures(codes: Tensor, mutation: float, codebook: int) -> Tensor:
     """
     networks, tokens, _ = codes.shape
     parents = torch.rand(networks, networks).argsort(1)
-    count = torch.tensor([2, 4, networks])[torch.randint(3, (networks, 1))].clamp_max(networks)
+    count = torch.tensor([2, networks, networks])[torch.randint(3, (networks, 1))].clamp_max(networks)
     chosen = (torch.rand(networks, tokens) * count).long()
     mixed = codes[parents.gather(1, chosen), torch.arange(tokens)]
     rate = torch.rand(networks, 1, 1) * mutation
@@ -121,7 +121,7 @@ def train_tokenizer(
 def _begin_codebooks(tokenizer: WeightTokenizer, bench: Sequence["_Bench"]) -> None:
     """Lets k-means see all cells at once; a codebook that begins on one of them serves the others badly."""
     codec = tokenizer.codec.train()
-    latents = [codec.latents(cell.values[:8], cell.normalizer.layout.coordinates).flatten(0, 1) for cell in bench]
+    latents = [codec.latents(cell.values[:8]).flatten(0, 1) for cell in bench]
     codec.quantiser(torch.cat(latents)[None])
 
 
@@ -130,10 +130,9 @@ class _Bench:
 
     def __init__(self, tokenizer: WeightTokenizer, cell: Cell, least_images: int) -> None:
         self.normalizer = tokenizer.normalizer(cell.architecture)
-        self.references = tokenizer.references(cell.architecture)
-        self.task = tokenizer.tasks.index(cell.task)
+        self.name, self.task = cell.task, tokenizer.tasks.index(cell.task)
         aligned = self.normalizer.align(cell.tensors, cell.task)
-        self.values = self.normalizer.normalise(aligned)  # [networks, tokens, chunk]
+        self.values = self.normalizer.normalise(aligned, cell.task)  # [networks, tokens, chunk]
         self.flat = flat(aligned)
         self.aligned = aligned
         self.aligner = aligner(cell.architecture)
@@ -154,15 +153,14 @@ def _loss(tokenizer: WeightTokenizer, bench: _Bench, training: TokenizerTraining
     layout = normalizer.layout
     chosen = torch.randperm(len(bench.values))[: training.networks]
     values, count = bench.values[chosen], len(chosen)
-    quantised, codes, commitment = codec.quantiser(codec.latents(values, layout.coordinates))
+    quantised, codes, commitment = codec.quantiser(codec.latents(values))
     mixed = codec.quantiser.get_output_from_indices(mixtures(codes, training.mutation, codec.config.codebook))
     latents = torch.cat([quantised, mixed])
-    decoded = codec.decode_latents(latents, layout.coordinates, bench.references)
     task = torch.full((2 * count,), bench.task)
-    recognition = functional.cross_entropy(codec.task_logits(latents), task)
+    decoded = codec.decode_latents(latents, layout.coordinates, task)
     reconstruction = (decoded[:count] - values).square()[:, layout.mask].mean()
 
-    tensors = normalizer.denormalise(decoded)
+    tensors = normalizer.denormalise(decoded, bench.name)
     index = torch.randint(len(bench.images), (2 * count, training.images))
     logits, answers = bench.logits(tensors, bench.images[index]), bench.answers[index]
     # Against the entropy of the answers, so that 0 is a perfect pupil.
@@ -177,7 +175,6 @@ def _loss(tokenizer: WeightTokenizer, bench: _Bench, training: TokenizerTraining
         + of_mixtures
         + training.diversity * crowding
         + training.norm * excess
-        + recognition
         + commitment.sum()
     )
     figures = {
@@ -185,7 +182,6 @@ def _loss(tokenizer: WeightTokenizer, bench: _Bench, training: TokenizerTraining
         "loss": of_networks,
         "mixed": of_mixtures,
         "crowding": crowding,
-        "task": recognition,
     }
     return total, {name: figure.item() for name, figure in figures.items()}
 
