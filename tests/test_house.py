@@ -173,7 +173,8 @@ def test_the_wheel_holds_one_package_with_the_shelves(wheel):
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"weightgen"}
     for shelf in SHELVES:
         shipped = {name.split("shelves/")[1] for name in names if name.startswith(f"weightgen/shelves/{shelf}/")}
-        files = {path for path in (ROOT / shelf).rglob("*") if path.is_file() and path.name[0] != "."}
-        assert shipped == {str(path.relative_to(ROOT)) for path in files}
+        files = {str(path.relative_to(ROOT)) for path in (ROOT / shelf).rglob("*") if path.is_file()}
+        # What a training or an open catalogue leaves beside them for a while is hidden or has these ends.
+        assert shipped == {name for name in files if "/." not in name and not name.endswith(("-wal", "-shm"))}
     assert {str(path.relative_to(ROOT)) for path in MODULES} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)

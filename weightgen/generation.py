@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from weightgen.artefact import CONFIG
 from weightgen.errors import CorruptFileError, InstructionError, MissingDataError, UnknownNameError, WeightgenError
@@ -80,7 +80,7 @@ def understand(
             expected=f"one of: {', '.join(sorted(cells))}", remedy="train a generator on a zoo of that task",
         )  # fmt: skip
     known = [
-        Candidate(cell["architecture"], cell["family"], cell["parameters"], cell["depth"], cell["accuracy"])
+        Candidate(cell.architecture, cell.family, cell.parameters, cell.depth, cell.accuracy)
         for cell in cells[request.task]
     ]
     if request.architecture is None:
@@ -157,9 +157,9 @@ def run(
         networks = _refine(networks, task, refine, seed)
     _check(networks, request, task)
     show("measuring")
-    cell = next(cell for cell in _cells(generator)[request.task] if cell["architecture"] == request.architecture)
+    cell = next(cell for cell in _cells(generator)[request.task] if cell.architecture == request.architecture)
     accuracies = _accuracies(networks, task)
-    novelties, more = _novelties(igpg, networks, task, request)
+    novelties, more = _novelties(igpg, generator, networks, task, request)
     notes += more
     seconds = (time.perf_counter() - begin) / num
     budget = {"best_of": draws, "selected_on": "validation" if draws > 1 else None, "refine": refine}
@@ -167,17 +167,32 @@ def run(
         Generated(_with_card(network, task, accuracy, novelty, budget), accuracy, novelty, seconds)
         for network, accuracy, novelty in zip(networks, accuracies, novelties, strict=True)
     ]
-    return Generation(request, generated, cell["accuracy"], cell["networks"], notes)
+    return Generation(request, generated, cell.accuracy, cell.networks, notes)
 
 
-def _cells(generator: Path | str) -> dict[str, list[dict[str, Any]]]:
+class _Cell(NamedTuple):
+    """One task and architecture that a generator knows, as its config describes it."""
+
+    architecture: str
+    family: str
+    parameters: int
+    depth: int
+    accuracy: float
+    networks: int
+
+
+def _cells(generator: Path | str) -> dict[str, list[_Cell]]:
     """Task → what the generator can write for it, from its config alone."""
     folder = shelf("checkpoints", generator)
     try:
-        return json.loads((folder / CONFIG).read_text(encoding="utf-8"))["provenance"]["cells"]
+        cells = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["provenance"]["cells"]
+        return {
+            task: [_Cell(*(entry[name] for name in _Cell._fields)) for entry in entries]
+            for task, entries in cells.items()
+        }
     except OSError as error:
         raise MissingDataError("no generator there", where=folder, expected=CONFIG) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptFileError("the config cannot be read", where=folder / CONFIG, remedy="fetch it again") from error
 
 
@@ -272,7 +287,7 @@ def _accuracies(networks: "list[Checkpoint]", task: "Task | None") -> list[float
 
 
 def _novelties(
-    igpg: "IGPG", networks: "list[Checkpoint]", task: "Task | None", request: Request
+    igpg: "IGPG", generator: Path | str, networks: "list[Checkpoint]", task: "Task | None", request: Request
 ) -> tuple[list[dict[str, float | None]], list[str]]:
     """Novelty against the networks the generator learned from, where its zoo is at hand."""
     from weightgen.evaluation.novelty import measure_novelty, token_replay
@@ -281,12 +296,14 @@ def _novelties(
     architecture = networks[0].architecture
     try:
         remembered = igpg.remembered[f"{request.task}|{architecture}"]
-        reference = remembered.reference(_zoo(igpg), str(architecture))
+        reference = remembered.reference(_zoo(igpg, generator), str(architecture))
     except MissingDataError as error:
         unknown = {"distance_ratio": None, "error_iou": None, "token_replay": None}
         return [dict(unknown) for _ in networks], [f"novelty not measured: {error}"]
     tensors = stack([network.state_dict() for network in networks])
-    replay = token_replay(igpg.tokenizer.encode_batch(tensors, architecture, request.task), remembered.codes)
+    codes = igpg.tokenizer.encode_batch(tensors, architecture, request.task)
+    # Without the header, which says only the task.
+    replay = token_replay(codes[:, 1:], remembered.codes[:, 1:])
     if task is None:
         import torch
 
@@ -305,13 +322,14 @@ def _novelties(
     ], []
 
 
-def _zoo(igpg: "IGPG") -> "Zoo":
-    """The zoo that a generator learned from, beside it or on the shelf."""
+def _zoo(igpg: "IGPG", generator: Path | str) -> "Zoo":
+    """The zoo that a generator learned from, on the shelf beside its own or on that of weightgen."""
     from weightgen.zoo import Zoo
 
     name = igpg.provenance["zoo"]["name"]
+    beside = shelf("checkpoints", generator) / "../../zoo" / name
     try:
-        return Zoo.open(name)
+        return Zoo.open(beside if beside.is_dir() else name)
     except UnknownNameError as error:
         raise MissingDataError("the zoo that the generator learned from is not here", where=name) from error
 

@@ -97,7 +97,7 @@ class Bench:
         spoken = [conditioning(Request(self.prompts[pick], self.cell.task)) for pick in picks]
         codes = self.igpg.sample_codes(architecture, spoken, seed)
         tensors = self.igpg.tokenizer.decode_batch(codes, architecture)
-        rows = self.measure(OURS, seed, tensors, token_replay(codes, self.seen.codes))
+        rows = self.measure(OURS, seed, tensors, token_replay(codes[:, 1:], self.seen.codes[:, 1:]))
         rows += self.measure(REFINED, seed, self.train(tensors, seed))
         rows += self.measure(SCRATCH, seed, self.train(initial(architecture, range(seed, seed + count)), seed))
         for name in baselines:

@@ -1,5 +1,6 @@
 """`weightgen tokenize` and `weightgen detokenize`: networks to codes and back."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,8 @@ def detokenize(tokens: Path, *, out: Path, tokenizer: str = "starter", force: bo
     _check(out, force)
     loaded = WeightTokenizer.from_pretrained(tokenizer)
     read, card = WeightTokens.load(tokens)
-    network = Checkpoint(read.architecture, loaded.decode(read), card)
+    # What was measured on the network that was encoded does not hold for this one.
+    network = Checkpoint(read.architecture, loaded.decode(read), replace(card, metrics=(), origin="decoded"))
     if network.non_finite():
         raise CorruptFileError("the codes decode to NaN or infinity", where=tokens)
     network.save(out, force=force)

@@ -127,20 +127,24 @@ class Prior(nn.Module):
     def sample(
         self, coordinates: Tensor, instruction: Tensor, sampling: Sampling, generator: torch.Generator
     ) -> Tensor:
-        """Draws codes int64 `[networks, tokens, levels]`, all networks at once, each token from the cached past."""
+        """Draws codes int64 `[networks, tokens, levels]`, all networks at once, each token from the cached past.
+
+        The header, which says for what task, is not drawn: it is what the instruction most likely means.
+        """
         from transformers import DynamicCache
 
         places = self.structure(coordinates)
         cache = DynamicCache(config=self.decoder.config)
         previous = self.begin.expand(len(instruction), 1, -1)
         drawn = []
-        for place in places:
+        for number, place in enumerate(places):
             inputs = self._inputs(previous, place[None], instruction)
             output = self.decoder(inputs_embeds=inputs, past_key_values=cache, use_cache=True)
             hidden = output.last_hidden_state[:, 0]
             token = []
             for level, head in enumerate(self.heads):
-                token.append(_draw(head(hidden), sampling, generator))
+                logits = head(hidden)
+                token.append(logits.argmax(-1) if number == 0 else _draw(logits, sampling, generator))
                 hidden = hidden + self.code[level](token[-1])
             drawn.append(torch.stack(token, dim=1))
             previous = self._embedded(drawn[-1][:, None])
@@ -223,7 +227,18 @@ class IGPG:
             raise WeightgenError("the request names no architecture", remedy="choose one, e.g. with --arch")
         architecture = Architecture.parse(request.architecture)
         axis_groups(architecture.parameter_shapes())
-        tensors = self.sample_tensors(architecture, [conditioning(request)] * num, seed, sampling)
+        codes = self.sample_codes(architecture, [conditioning(request)] * num, seed, sampling)
+        tasks = dict(enumerate(self.tokenizer.tasks))
+        understood = {tasks.get(header, "none") for header in codes[:, 0, 0].unique().tolist()}
+        if understood != {request.task}:
+            raise WeightgenError(
+                "the generator reads the instruction as one for another task",
+                where=f"'{request.instruction}'",
+                got=", ".join(sorted(understood)),
+                expected=request.task,
+                remedy="word it more plainly",
+            )
+        tensors = self.tokenizer.decode_batch(codes, architecture)
         task = get_task(request.task)
         drawn = asdict(sampling or self.sampling)
         return [

@@ -49,6 +49,8 @@ def train_igpg(
     training: IGPGTraining,
     *,
     zoo: Mapping[str, str],
+    place: Mapping[str, str] | None = None,
+    encoder: InstructionEncoder | None = None,
     sampling: Sampling | None = None,
     state: Path | None = None,
     progress: Progress | None = None,
@@ -60,14 +62,19 @@ def train_igpg(
 
     Args:
         zoo: `name` and `digest` of the zoo the cells come from, for the record.
+        place: `name` of the tokenizer, and `path` to it from the folder the generator will be saved in; by default it
+            stands on the shelf beside, under the zoo's name.
+        encoder: a trained one; if None, one is trained on template sentences.
 
     Raises:
         MissingDataError: if the data of a task is not on this machine.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
-        encoder = InstructionEncoder()
-        measured = encoder.fit(seed=training.seed)
+        measured: dict[str, float] = {}
+        if encoder is None:
+            encoder = InstructionEncoder()
+            measured = encoder.fit(seed=training.seed)
         encoder.requires_grad_(False).eval()
         prior = Prior(config, tokenizer.config.codebook, tokenizer.config.levels, encoder.dimension)
         remembered = {f"{cell.task}|{cell.architecture}": Remembered.of(cell, tokenizer) for cell in cells}
@@ -88,9 +95,10 @@ def train_igpg(
 
         identity = {"training": asdict(training), "zoo": dict(zoo), "tokenizer": tokenizer.provenance["id"]}
         train(prior, loss, training.loop, identity=identity, state=state, progress=progress, label="prior")
+    place = place or {"name": zoo["name"], "path": f"../../tokenizers/{zoo['name']}"}
     provenance = {
         "zoo": dict(zoo),
-        "tokenizer": {"name": zoo["name"], "path": f"../../tokenizers/{zoo['name']}", "id": tokenizer.provenance["id"]},
+        "tokenizer": {**place, "id": tokenizer.provenance["id"]},
         "training": asdict(training),
         "encoder": measured,
         "cells": _cells(cells),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,7 @@ from weightgen.artefact import MODEL
 from weightgen.errors import MissingDataError, OutputError
 from weightgen.generators.igpg import PriorConfig
 from weightgen.generators.igpg_training import IGPGTraining, train_igpg
+from weightgen.shelf import shelf
 from weightgen.tasks import get_task
 from weightgen.tokenizers import Cell, WeightTokenizer
 from weightgen.tokenizers.model import CodecConfig
@@ -95,10 +97,12 @@ def make_igpg(
     out, begin = _target(out, force), time.perf_counter()
     opened = Zoo.open(zoo)
     training = IGPGTraining(LoopConfig(steps), seed=seed)
-    loaded = WeightTokenizer.from_pretrained(tokenizer)
+    loaded, folder = WeightTokenizer.from_pretrained(tokenizer), shelf("tokenizers", tokenizer).resolve()
     igpg = train_igpg(
         _training_cells(opened), loaded, PriorConfig(), training,
-        zoo={"name": _name(opened), "digest": opened.digest}, state=out / STATE, progress=progress,
+        zoo={"name": _name(opened), "digest": opened.digest},
+        place={"name": folder.name, "path": Path(os.path.relpath(folder, out.resolve())).as_posix()},
+        state=out / STATE, progress=progress,
     )  # fmt: skip
     seconds = time.perf_counter() - begin
     known = "\n".join(

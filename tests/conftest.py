@@ -1,0 +1,82 @@
+"""A world at pico size: a zoo, a tokenizer and a generator that were really trained, side by side as on the shelves."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from weightgen.generators.igpg import IGPG, PriorConfig, Sampling
+from weightgen.generators.igpg_training import IGPGTraining, train_igpg
+from weightgen.instructions.encoder import InstructionEncoder, InstructionEncoderConfig
+from weightgen.instructions.templates import sentences
+from weightgen.tokenizers import Cell, WeightTokenizer
+from weightgen.tokenizers.model import CodecConfig
+from weightgen.tokenizers.training import TokenizerTraining, train_tokenizer
+from weightgen.training.loop import LoopConfig
+from weightgen.zoo import Zoo
+from weightgen.zoo.cells import zoo_cells
+from weightgen.zoo.recipe import train_recipe
+
+POPULATION = """
+[[population]]
+task = "digits"
+architecture = "{architecture}"
+networks = 6
+steps = 150
+batch = 32
+learning_rate = [1e-2, 2e-2]
+split = [0.66, 0.17, 0.17]
+"""
+MLP, CNN = "weightgen/mlp?hidden=8", "weightgen/cnn?channels=4"
+
+
+@dataclass(frozen=True)
+class Pico:
+    """Where the pico world stands, and its parts in memory.
+
+    Args:
+        root: holds `zoo/pico`, `tokenizers/pico` and `checkpoints/pico`.
+    """
+
+    root: Path
+    zoo: Zoo
+    cells: list[Cell]
+    tokenizer: WeightTokenizer
+    igpg: IGPG
+
+    @property
+    def generator(self) -> str:
+        """The generator's folder, as `--generator` takes it."""
+        return str(self.root / "checkpoints/pico")
+
+    def files(self, kind: str) -> dict[str, bytes]:
+        """The three files of `tokenizers` or `checkpoints`, name → content."""
+        return {path.name: path.read_bytes() for path in (self.root / kind / "pico").iterdir()}
+
+
+@pytest.fixture(scope="session")
+def pico(tmp_path_factory) -> Pico:
+    root = tmp_path_factory.mktemp("pico")
+    recipe = root / "pico.toml"
+    recipe.write_text('name = "pico"\n' + "".join(POPULATION.format(architecture=one) for one in (MLP, CNN)))
+    zoo = train_recipe(recipe, root / "zoo/pico")
+    cells = zoo_cells(zoo)
+
+    codec = CodecConfig(
+        chunk=20, width=32, heads=2, encoder_layers=1, decoder_layers=1, code_width=8, levels=2, codebook=16
+    )
+    training = TokenizerTraining(
+        LoopConfig(10, warmup=1), networks=4, images=16, neighbours=2, mutation=0.0, least_images=0
+    )
+    tokenizer = train_tokenizer(cells, codec, training)
+    tokenizer.provenance = {"id": "pico-tokenizer", "zoo": {"name": "pico", "digest": zoo.digest}}
+    tokenizer.save_pretrained(root / "tokenizers/pico", "# A pico tokenizer\n")
+
+    encoder = InstructionEncoder(InstructionEncoderConfig(buckets=256, width=16, dimension=16))
+    encoder.fit([*sentences("digits", 60, 0), *sentences("mnist", 60, 0)], epochs=1)
+    igpg = train_igpg(
+        cells, tokenizer, PriorConfig(width=32, layers=1, heads=2), IGPGTraining(LoopConfig(60, 1e-2, 5), networks=8),
+        zoo={"name": "pico", "digest": zoo.digest}, encoder=encoder, sampling=Sampling(top_p=0.9),
+    )  # fmt: skip
+    igpg.save_pretrained(root / "checkpoints/pico", "# A pico generator\n")
+    return Pico(root, zoo, cells, tokenizer, igpg)
