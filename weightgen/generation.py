@@ -58,7 +58,7 @@ class Generation:
 
     request: Request
     networks: list[Generated]
-    zoo_accuracy: float
+    zoo_accuracy: float | None
     zoo_count: int
     notes: list[str]
 
@@ -70,7 +70,8 @@ def understand(
 
     Raises:
         InstructionError: for a prompt that cannot be understood or met; it lists the near choices.
-        MissingDataError: if there is no such generator.
+        UnknownNameError: if there is no such generator.
+        CorruptFileError: if its config is damaged.
     """
     cells = _cells(generator)
     request = resolve(prompt, VOCABULARY, task=task, architecture=architecture)
@@ -147,8 +148,8 @@ def run(
     show("loading the generator")
     igpg = IGPG.from_pretrained(generator)
     task, notes = _task_with_data(request, needed=best_of > 1 or refine > 0 or _floor(request) is not None)
-    show(f"sampling {num * best_of} network{'s' if num * best_of > 1 else ''}")
     draws = best_of if _floor(request) is None else max(best_of, FLOOR_DRAWS)
+    show(f"sampling {num * draws} network{'s' if num * draws > 1 else ''}")
     networks = igpg.sample(request, num * draws, seed, sampling)
     if draws > 1:
         networks = _select(networks, task, num, draws)

@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--zoo", default="starter")
     parser.add_argument("--samples", type=int, default=20, help="networks for each architecture")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--baseline-seeds", type=int, default=1)
     parser.add_argument("--out", type=Path, default=FOLDER)
     options = parser.parse_args()
     torch.set_num_threads(max(torch.get_num_threads(), 2))
@@ -49,7 +50,9 @@ def main() -> None:
     for cell, unseen in zip(cells, fresh, strict=True):
         bench = Bench(igpg, cell)
         for seed in range(options.seeds):
-            rows += bench.run(options.samples, seed)
+            rows += bench.written(options.samples, seed)
+        for seed in range(options.baseline_seeds):
+            rows += bench.trivial(options.samples, seed)
         rows += bench.measure(FRESH, 0, dict(unseen.tensors))
         print(f"{time.perf_counter() - begin:5.0f} s  {cell.task} {cell.architecture}", file=sys.stderr, flush=True)
     result = {
@@ -58,6 +61,7 @@ def main() -> None:
         "zoo": zoo.digest,
         "samples": options.samples,
         "seeds": options.seeds,
+        "baseline_seeds": options.baseline_seeds,
         "summary": summary(rows),
         "control": control(igpg, cells, options.samples),
         "rows": rows,
@@ -75,22 +79,23 @@ class Bench:
         self.igpg, self.cell, self.task = igpg, cell, get_task(cell.task)
         self.images, self.labels = self.task.test()
         self.seen = igpg.remembered[f"{cell.task}|{cell.architecture}"]
-        self.accuracy = self.accuracies(dict(cell.tensors)).mean().item()
-        self.reference = Reference.of(cell.architecture, cell.tensors, self.errors(dict(cell.tensors)))
+        errors = self.errors(dict(cell.tensors))
+        self.accuracy = 1 - errors.double().mean().item()
+        self.reference = Reference.of(cell.architecture, cell.tensors, self.compared(errors))
         self.aligned = igpg.tokenizer.normalizer(cell.architecture).align(cell.tensors, cell.task)
         family = cell.architecture.family.rpartition("/")[2]
         # A seed the generator was not trained with, so that the sentences are other ones.
         self.prompts = [one.text for one in sentences(cell.task, 400, 7) if one.family in (None, family)]
 
     def errors(self, tensors: dict[str, Tensor]) -> Tensor:
-        count = self.seen.errors.shape[1]
-        found = population_predictions(self.cell.architecture, tensors, self.images[:count])
-        return found != self.labels[:count]
+        return population_predictions(self.cell.architecture, tensors, self.images) != self.labels
 
-    def accuracies(self, tensors: dict[str, Tensor]) -> Tensor:
-        return (population_predictions(self.cell.architecture, tensors, self.images) == self.labels).double().mean(1)
+    def compared(self, errors: Tensor) -> Tensor:
+        """The part of the test images on which errors are compared."""
+        return errors[:, : self.seen.errors.shape[1]]
 
-    def run(self, count: int, seed: int) -> list[dict[str, Any]]:
+    def written(self, count: int, seed: int) -> list[dict[str, Any]]:
+        """What the generator writes, as it is and refined, and scratch training beside it."""
         architecture = self.cell.architecture
         generator = torch.Generator().manual_seed(seed)
         picks = torch.randint(len(self.prompts), (count,), generator=generator).tolist()
@@ -100,7 +105,13 @@ class Bench:
         rows = self.measure(OURS, seed, tensors, token_replay(codes[:, 1:], self.seen.codes[:, 1:]))
         rows += self.measure(REFINED, seed, self.train(tensors, seed))
         rows += self.measure(SCRATCH, seed, self.train(initial(architecture, range(seed, seed + count)), seed))
+        return rows
+
+    def trivial(self, count: int, seed: int) -> list[dict[str, Any]]:
+        """All trivial baselines."""
+        rows = []
         for name in baselines:
+            generator = torch.Generator().manual_seed(seed)
             rows += self.measure(name, seed, baselines[name](self.aligned, count, generator))
         return rows
 
@@ -114,8 +125,9 @@ class Bench:
     ) -> list[dict[str, Any]]:
         """One row for each network."""
         finite = all(bool(tensor.isfinite().all()) for tensor in tensors.values())
-        novelty = measure_novelty(self.reference, tensors, self.errors(tensors))
-        accuracy = self.accuracies(tensors)
+        errors = self.errors(tensors)
+        novelty = measure_novelty(self.reference, tensors, self.compared(errors))
+        accuracy = 1 - errors.double().mean(1)
         return [
             {
                 "task": self.cell.task,

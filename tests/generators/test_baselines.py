@@ -7,7 +7,7 @@ from weightgen.evaluation.novelty import Reference, measure_novelty
 from weightgen.generators.baselines import baselines, interpolated, noisy, soup
 
 ARCHITECTURE = Architecture.parse("weightgen/mlp?hidden=4")
-NETWORKS = 12
+NETWORKS = 20
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -25,7 +25,7 @@ def flat(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat([tensor.flatten(1) for tensor in tensors.values()], dim=1)
 
 
-@pytest.mark.parametrize("name", baselines)
+@pytest.mark.parametrize("name", list(baselines))
 def test_every_baseline_is_seeded_and_keeps_the_shapes(zoo, name):
     before = {each: tensor.clone() for each, tensor in zoo.items()}
     first, again, other = (baselines[name](zoo, 5, seeded(seed)) for seed in (1, 1, 2))
@@ -80,8 +80,8 @@ def test_a_soup_of_all_is_the_mean(zoo):
 def test_a_soup_of_two_is_of_two_different_ones(zoo):
     known = flat(zoo)
     pairs = [(known[i] + known[j]) / 2 for i in range(NETWORKS) for j in range(i)]
-    distances = torch.cdist(flat(soup(2)(zoo, 20, seeded())), torch.stack(pairs))
-    assert distances.min(1).values.max() < 1e-3
+    distances = torch.cdist(flat(soup(2)(zoo, 20, seeded())).double(), torch.stack(pairs).double())
+    assert distances.min(1).values.max() < 1e-4
 
 
 def test_gaussian_weights_have_the_zoos_mean_and_deviation_each(zoo):
@@ -93,16 +93,11 @@ def test_gaussian_weights_have_the_zoos_mean_and_deviation_each(zoo):
 
 
 def test_latent_density_draws_an_anchor_for_every_component():
-    """Networks that lie far apart: a sample with one anchor would lie beside one of them."""
-    values = torch.tensor([[1.0, 1.0], [-1.0, -1.0]]).repeat_interleave(8, 0)
-    values[:, 1] *= torch.tensor([10.0, -10.0]).repeat(8)
-    values[:, 0] *= 100
-    drawn = baselines["latent KDE"]({"weight": values}, 2000, seeded())["weight"]
-    middle = values.mean(0)
-    signs = ((drawn - middle) > 0).long()
-    quadrants = torch.bincount(2 * signs[:, 0] + signs[:, 1], minlength=4) / len(drawn)
-    assert quadrants.min() > 0.15
-    assert abs(torch.corrcoef(drawn.T)[0, 1]) < 0.1
+    """The networks lie on a cross: with one anchor for both components no sample would lie off its two lines."""
+    cross = torch.tensor([[100.0, 0.0], [-100.0, 0.0], [0.0, 10.0], [0.0, -10.0]]).repeat(100, 1)
+    drawn = baselines["latent KDE"]({"weight": cross}, 2000, seeded())["weight"]
+    off = ((drawn[:, 0].abs() > 50) & (drawn[:, 1].abs() > 5)).double().mean()
+    assert 0.2 < off < 0.35
 
 
 def test_latent_density_keeps_to_the_span_of_the_zoo(zoo):

@@ -279,7 +279,8 @@ class IGPG:
         """A saved generator, by folder or by its name on the shelf, with the tokenizer it names.
 
         Raises:
-            MissingDataError: if it or its tokenizer is not there.
+            UnknownNameError: if it or its tokenizer is not there.
+            MissingDataError: if a file of theirs is not.
             CorruptFileError: if a file is damaged, or the tokenizer is not the one it was trained with.
         """
         from weightgen.shelf import shelf

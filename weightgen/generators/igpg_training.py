@@ -9,17 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from weightgen.checkpoint import Checkpoint
 from weightgen.generators.igpg import IGPG, Prior, PriorConfig, Sampling, code_loss, conditioning
 from weightgen.generators.references import Remembered
 from weightgen.instructions import Request
 from weightgen.instructions.encoder import InstructionEncoder
 from weightgen.instructions.templates import sentences
-from weightgen.tasks import evaluate, get_task
 from weightgen.tokenizers import Cell, WeightTokenizer
 from weightgen.tokenizers.training import mixtures
 from weightgen.training.loop import LoopConfig, Progress, train
-from weightgen.training.population import unstack
 
 SENTENCES = 2_000
 """Template sentences a task from which instructions are drawn."""
@@ -121,11 +118,7 @@ def _cells(cells: Sequence[Cell]) -> dict[str, list[dict[str, Any]]]:
     """What can be generated: for each task its recipes, with the mean test accuracy of the training networks."""
     found: dict[str, list[dict[str, Any]]] = {}
     for cell in cells:
-        task = get_task(cell.task)
-        accuracies = [
-            evaluate(Checkpoint(cell.architecture, state).build(), task)["metrics"]["accuracy"]
-            for state in unstack(dict(cell.tensors))
-        ]
+        known = [accuracy for accuracy in cell.accuracies if accuracy is not None]
         family = cell.architecture.family.rpartition("/")[2]
         widths = cell.architecture.option("hidden" if family == "mlp" else "channels")
         found.setdefault(cell.task, []).append(
@@ -134,8 +127,8 @@ def _cells(cells: Sequence[Cell]) -> dict[str, list[dict[str, Any]]]:
                 "family": family,
                 "parameters": cell.architecture.parameters,
                 "depth": len(widths) if isinstance(widths, tuple) else 1,
-                "accuracy": sum(accuracies) / len(accuracies),
-                "networks": len(accuracies),
+                "accuracy": sum(known) / len(known) if known else None,
+                "networks": len(cell.ids),
             }
         )
     return found

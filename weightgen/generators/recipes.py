@@ -47,24 +47,33 @@ def make_tokenizer(
     cells = _training_cells(opened)
     training = TokenizerTraining(LoopConfig(steps, learning_rate=2e-3), seed=seed)
     tokenizer = train_tokenizer(cells, CodecConfig(), training, state=out / STATE, progress=progress)
-    seconds = time.perf_counter() - begin
+    command = f"weightgen train tokenizer --zoo {zoo} --out {out} --steps {steps} --seed {seed}"
+    return write_tokenizer(tokenizer, opened, training, out, command, time.perf_counter() - begin)
+
+
+def write_tokenizer(
+    tokenizer: WeightTokenizer, opened: Zoo, training: TokenizerTraining, out: Path, command: str, seconds: float
+) -> str:
+    """Writes a trained tokenizer with a card that shows how networks it has not seen survive it."""
     tokenizer.provenance = {
         "zoo": {"name": _name(opened), "digest": opened.digest},
         "training": asdict(training),
         "code": weightgen.__version__,
         "torch": torch.__version__,
     }
-    tokenizer.provenance["id"] = hashlib.sha256(json.dumps(tokenizer.provenance, sort_keys=True).encode()).hexdigest()[
-        :16
-    ]
+    told = json.dumps(tokenizer.provenance, sort_keys=True)
+    tokenizer.provenance["id"] = hashlib.sha256(told.encode()).hexdigest()[:16]
+    for codec in tokenizer.codecs.values():
+        # What is measured is what is saved.
+        codec.half().float()
     held_out = zoo_cells(opened, "split = 'validation'")
     table = "\n".join(_row(tokenizer, cell) for cell in held_out)
-    command = f"weightgen train tokenizer --zoo {zoo} --out {out} --steps {steps} --seed {seed}"
     card = f"""# {out.name}: a WeightTokenizer
 
 {tokenizer.config.levels} levels of {tokenizer.config.codebook} codes for each {tokenizer.config.chunk} values,
-{_parameters(tokenizer.codec)} parameters, trained in {seconds / 60:.0f} minutes on the training runs of the zoo
-{_name(opened)} (digest {opened.digest}):
+{_parameters(torch.nn.ModuleList(tokenizer.codecs.values()))} parameters in the codecs of {len(tokenizer.codecs)}
+architectures, trained in {seconds / 60:.0f} minutes on the training runs of the zoo {_name(opened)}
+(digest {opened.digest}):
 
     {command}
 

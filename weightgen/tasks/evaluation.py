@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from weightgen.errors import ArchitectureError
 from weightgen.tasks.task import Split, Task
 
 BATCH = 2048
@@ -24,8 +25,21 @@ def evaluate(network: torch.nn.Module, task: Task, split: Split = "test") -> dic
 
     Raises:
         MissingDataError: if the task's data is not on this machine.
+        ArchitectureError: if the network does not take the task's images or has other outputs.
     """
     images, labels = task.split(split)
+    try:
+        with torch.no_grad():
+            outputs = network(images[:1]).shape[-1]
+    except (RuntimeError, ValueError) as error:
+        raise ArchitectureError(
+            "the network does not take the task's images", where=task.name, got=str(error), expected=list(task.input)
+        ) from error
+    if outputs != len(task.classes):
+        raise ArchitectureError(
+            "the network has not as many outputs as the task has classes", where=task.name, got=outputs,
+            expected=len(task.classes),
+        )  # fmt: skip
     was_training = network.training
     network.eval()
     try:

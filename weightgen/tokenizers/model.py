@@ -30,10 +30,10 @@ class CodecConfig:
     """
 
     chunk: int = 80
-    width: int = 128
+    width: int = 112
     heads: int = 4
     encoder_layers: int = 1
-    decoder_layers: int = 4
+    decoder_layers: int = 3
     code_width: int = 16
     levels: int = 4
     codebook: int = 128

@@ -38,12 +38,14 @@ class Cell:
         architecture: their recipe.
         tensors: name → `[networks, …]`.
         ids: the Checkpoint id of each.
+        accuracies: the test accuracy of each, None where it was not measured.
     """
 
     task: str
     architecture: Architecture
     tensors: Tensors
     ids: Sequence[str] = ()
+    accuracies: Sequence[float | None] = ()
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,14 @@ class WeightTokenizer:
     """Networks of known architectures ↔ codes.
 
     Args:
-        codec: encoder, quantiser and decoder.
+        codecs: `frame_key` of an architecture → encoder, quantiser and decoder.
         normalizers: `frame_key` of an architecture → Normalizer.
     """
 
-    def __init__(self, codec: Codec, normalizers: Mapping[str, Normalizer], provenance: Mapping[str, Any]) -> None:
-        self.codec = codec
+    def __init__(
+        self, codecs: Mapping[str, Codec], normalizers: Mapping[str, Normalizer], provenance: Mapping[str, Any]
+    ) -> None:
+        self.codecs = dict(codecs)
         self.normalizers = dict(normalizers)
         self.provenance = dict(provenance)
 
@@ -115,11 +119,13 @@ class WeightTokenizer:
             for key, frame in by_frame.items()
         }
         tasks = len({cell.task for cell in cells})
-        return cls(Codec(dataclasses.replace(config, tasks=tasks)).eval(), normalizers, {})
+        config = dataclasses.replace(config, tasks=tasks)
+        return cls({key: Codec(config).eval() for key in normalizers}, normalizers, {})
 
     @property
     def config(self) -> CodecConfig:
-        return self.codec.config
+        """The sizes of every codec."""
+        return next(iter(self.codecs.values())).config
 
     def normalizer(self, architecture: Architecture) -> Normalizer:
         """The frame of an architecture.
@@ -131,6 +137,15 @@ class WeightTokenizer:
             known = [str(normalizer.architecture) for normalizer in self.normalizers.values()]
             raise unknown_name("architecture of this tokenizer", str(architecture), known)
         return self.normalizers[frame_key(architecture)]
+
+    def codec(self, architecture: Architecture) -> Codec:
+        """The codec of an architecture.
+
+        Raises:
+            UnknownNameError: if the tokenizer was not trained on it.
+        """
+        self.normalizer(architecture)
+        return self.codecs[frame_key(architecture)]
 
     @functools.cached_property
     def tasks(self) -> list[str]:
@@ -149,7 +164,7 @@ class WeightTokenizer:
     def encode_batch(self, tensors: Tensors, architecture: Architecture, task: str) -> Tensor:
         """Networks `[networks, …]` → codes int64 `[networks, 1 + tokens, levels]`; the header names the task."""
         normalizer = self.normalizer(architecture)
-        codes = self.codec.encode(normalizer.normalise(normalizer.align(tensors, task), task))
+        codes = self.codec(architecture).encode(normalizer.normalise(normalizer.align(tensors, task), task))
         header = torch.zeros_like(codes[:, :1])
         header[..., 0] = self.tasks.index(task)
         return torch.cat([header, codes], dim=1)
@@ -172,7 +187,7 @@ class WeightTokenizer:
                 got=f"{codes.dtype} of shape {tuple(codes.shape[1:])} for task {tasks}",
                 expected=f"torch.int64 of shape {expected}, 0 to {self.config.codebook - 1}",
             )
-        values = self.codec.decode(codes[:, 1:], normalizer.layout.coordinates, codes[:, 0, 0])
+        values = self.codec(architecture).decode(codes[:, 1:], normalizer.layout.coordinates, codes[:, 0, 0])
         return normalizer.denormalise(values, self.tasks[tasks[0]])
 
     def encode(self, checkpoint: Checkpoint) -> WeightTokens:
@@ -205,9 +220,10 @@ class WeightTokenizer:
         return self.layout(architecture).tokens * bits / architecture.parameters
 
     def save_pretrained(self, folder: Path | str, card: str = "") -> None:
-        """Writes `config.json`, `model.safetensors` and the card."""
-        tensors = {f"codec/{name}": tensor for name, tensor in self.codec.state_dict().items()}
-        architectures = {}
+        """Writes `config.json`, `model.safetensors` and the card; the codecs in half precision."""
+        tensors, architectures = {}, {}
+        for key, codec in self.codecs.items():
+            tensors |= {f"codec/{key}/{name}": _half(tensor) for name, tensor in codec.state_dict().items()}
         for key, normalizer in self.normalizers.items():
             architectures[key] = {
                 "architecture": str(normalizer.architecture), "tasks": list(normalizer.references)
@@ -231,12 +247,14 @@ class WeightTokenizer:
         folder = shelf("tokenizers", name_or_folder)
         config, tensors = read_artefact(folder, KIND)
         try:
-            codec = Codec(CodecConfig(**config["codec"]))
-            codec.load_state_dict(part(tensors, "codec"))
+            sizes = CodecConfig(**config["codec"])
+            codecs = {key: Codec(sizes).eval() for key in config["architectures"]}
+            for key, codec in codecs.items():
+                codec.load_state_dict(part(tensors, f"codec/{key}"))
             normalizers = {
                 key: Normalizer(
                     Architecture.parse(entry["architecture"]),
-                    codec.config.chunk,
+                    sizes.chunk,
                     {task: part(tensors, f"reference/{key}/{task}") for task in entry["tasks"]},
                     tensors[f"scales/{key}"],
                 )
@@ -246,8 +264,11 @@ class WeightTokenizer:
             raise CorruptFileError(
                 "not a tokenizer that this version can read", where=folder, got=str(error)
             ) from error
-        codec.eval()
-        return cls(codec, normalizers, config["provenance"])
+        return cls(codecs, normalizers, config["provenance"])
+
+
+def _half(tensor: Tensor) -> Tensor:
+    return tensor.half() if tensor.is_floating_point() else tensor
 
 
 def measure(tokenizer: WeightTokenizer, checkpoint: Checkpoint, tokens: WeightTokens) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from torch.nn import functional
 from weightgen.structure import Aligner, aligned_distances
 from weightgen.structure.alignment import flat
 from weightgen.tasks import get_task
-from weightgen.tokenizers.model import CodecConfig
-from weightgen.tokenizers.normalizer import Tensors, aligner
+from weightgen.tokenizers.model import Codec, CodecConfig
+from weightgen.tokenizers.normalizer import Tensors, aligner, frame_key
 from weightgen.tokenizers.tokenizer import Cell, WeightTokenizer
 from weightgen.training.loop import LoopConfig, Progress, train
 from weightgen.training.population import mean_probabilities, population_logits
@@ -34,7 +34,7 @@ class TokenizerTraining:
     """How the tokenizer is trained.
 
     Args:
-        loop: steps and rates; one step is one cell.
+        loop: steps and rates; one step is one task of one frame.
         networks: networks of a step; as many mixtures come on top.
         images: images each decoded network sees.
         reconstruction: weight of the squared error of normalised weights.
@@ -94,33 +94,58 @@ def train_tokenizer(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         tokenizer = WeightTokenizer.untrained(codec, cells)
-        bench = [_Bench(tokenizer, cell, training.least_images) for cell in cells]
-        _begin_codebooks(tokenizer, bench)
+        for number, key in enumerate(tokenizer.codecs):
 
-        def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
-            return _loss(tokenizer, bench[step % len(bench)], training)
+            def shown(done: int, total: int, text: str, number: int = number) -> None:
+                if progress is not None:
+                    progress(number * total + done, len(tokenizer.codecs) * total, text)
 
-        identity = {
-            "training": asdict(training),
-            "codec": asdict(codec),
-            "cells": [[cell.task, str(cell.architecture), list(cell.ids)] for cell in cells],
-        }
-        train(
-            tokenizer.codec,
-            loss,
-            training.loop,
-            identity=identity,
-            state=state,
-            progress=progress,
-            label="tokenizer",
-        )
+            place = None if state is None else state.with_name(f"{state.name}.{key}")
+            train_codec(tokenizer, key, cells, training, state=place, progress=shown)
     return tokenizer
 
 
+def train_codec(
+    tokenizer: WeightTokenizer,
+    key: str,
+    cells: Sequence[Cell],
+    training: TokenizerTraining,
+    *,
+    state: Path | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Trains the codec of one frame on those of `cells` that belong to it.
+
+    The tasks take turns by how much is left to learn of each. One codec for all frames at once was tried and gave one
+    network again and again: the loss of frames whose mean network does not work at all drowned what codes say.
+    """
+    torch.manual_seed(training.seed)
+    codec = tokenizer.codecs[key]
+    fitting = [cell for cell in cells if frame_key(cell.architecture) == key]
+    bench = [_Bench(tokenizer, cell, training.least_images) for cell in fitting]
+    _begin_codebooks(codec, bench)
+    left = torch.ones(len(bench))
+
+    def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
+        # Every task in turn at first, until it is known how hard each is.
+        number = step % len(bench) if step < 20 else int(torch.multinomial(left, 1))
+        value, figures = _loss(codec, bench[number], training)
+        left[number] = 0.9 * left[number] + 0.1 * figures["mixed"]
+        return value, figures
+
+    identity = {
+        "training": asdict(training),
+        "codec": asdict(codec.config),
+        "cells": [[cell.task, str(cell.architecture), list(cell.ids)] for cell in fitting],
+    }
+    label = str(fitting[0].architecture)
+    train(codec, loss, training.loop, identity=identity, state=state, progress=progress, label=label)
+
+
 @torch.no_grad()
-def _begin_codebooks(tokenizer: WeightTokenizer, bench: Sequence["_Bench"]) -> None:
-    """Lets k-means see all cells at once; a codebook that begins on one of them serves the others badly."""
-    codec = tokenizer.codec.train()
+def _begin_codebooks(codec: Codec, bench: Sequence["_Bench"]) -> None:
+    """Lets k-means see all tasks at once; a codebook that begins on one of them serves the others badly."""
+    codec.train()
     latents = [codec.latents(cell.values[:8]).flatten(0, 1) for cell in bench]
     codec.quantiser(torch.cat(latents)[None])
 
@@ -148,8 +173,8 @@ class _Bench:
         self.answers = mean_probabilities(cell.architecture, teachers, self.images)
 
 
-def _loss(tokenizer: WeightTokenizer, bench: _Bench, training: TokenizerTraining) -> tuple[Tensor, Mapping[str, float]]:
-    codec, normalizer = tokenizer.codec, bench.normalizer
+def _loss(codec: Codec, bench: _Bench, training: TokenizerTraining) -> tuple[Tensor, Mapping[str, float]]:
+    normalizer = bench.normalizer
     layout = normalizer.layout
     chosen = torch.randperm(len(bench.values))[: training.networks]
     values, count = bench.values[chosen], len(chosen)

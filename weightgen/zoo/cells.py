@@ -18,6 +18,7 @@ def zoo_cells(zoo: Zoo, expression: str = "split = 'train'") -> list[Cell]:
             Architecture.parse(architecture),
             stack([row.load().state_dict() for row in rows]),
             [row.id for row in rows],
+            [row.metrics.get("accuracy") for row in rows],
         )
         for (task, architecture), rows in found.items()
     ]
