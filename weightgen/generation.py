@@ -205,8 +205,7 @@ def _given(request: Request, recipe: str, known: list[Candidate]) -> str:
     for candidate in known:
         architecture = Architecture.parse(candidate.architecture)
         if architecture == wanted or architecture == wanted.replace(input=architecture.option("input")):
-            choose(request, [candidate])
-            return candidate.architecture
+            return choose(dataclasses.replace(request, architecture=candidate.architecture), [candidate])[0].architecture
     raise InstructionError(
         f"the generator writes no '{wanted}' for the task {request.task}",
         expected="one of: " + ", ".join(candidate.architecture for candidate in known),

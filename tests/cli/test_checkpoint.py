@@ -26,8 +26,13 @@ def test_evaluate_as_json(file, capsys):
 
 
 def test_evaluate_as_text(file, capsys):
-    assert main(["evaluate", file, "--task", "digits/3v8"]) == 0
+    assert main(["evaluate", file, "--task", "digits"]) == 0
     assert capsys.readouterr().out.startswith("accuracy 0.")
+
+
+def test_a_network_with_other_outputs_is_refused(file, capsys):
+    assert main(["evaluate", file, "--task", "digits/3v8"]) == 1
+    assert "got 10; expected 2" in capsys.readouterr().err
 
 
 def test_inspect_as_json(file, capsys):

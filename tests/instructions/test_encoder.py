@@ -87,7 +87,11 @@ def test_a_pretrained_text_model_can_take_its_place(tmp_path):
     tokenizer = transformers.BertTokenizer(str(tmp_path / "vocab.txt"))
     torch.manual_seed(0)
     config = transformers.BertConfig(
-        vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        vocab_size=len(words),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
         max_position_embeddings=24,
     )
     transformers.BertModel(config).save_pretrained(tmp_path / "model")

@@ -37,9 +37,7 @@ def test_normalising_keeps_functions():
     images = torch.randn(10, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     call = shared_logits(ARCHITECTURE)
     tensors = NETWORKS["digits"]
-    found = NORMALIZER.denormalise(
-        NORMALIZER.normalise(NORMALIZER.align(tensors, "digits"), "digits"), "digits"
-    )
+    found = NORMALIZER.denormalise(NORMALIZER.normalise(NORMALIZER.align(tensors, "digits"), "digits"), "digits")
     torch.testing.assert_close(call(found, images), call(tensors, images), rtol=1e-4, atol=1e-5)
 
 

@@ -16,8 +16,7 @@ from weightgen.errors import (
     OutputError,
     UnknownNameError,
 )
-from weightgen.zoo import Zoo
-from weightgen.zoo import packing
+from weightgen.zoo import Zoo, packing
 from weightgen.zoo import zoo as module
 
 ARCHITECTURE = Architecture.parse("weightgen/mlp?hidden=2")

@@ -223,7 +223,7 @@ class WeightTokenizer:
         """Writes `config.json`, `model.safetensors` and the card; the codecs in half precision."""
         tensors, architectures = {}, {}
         for key, codec in self.codecs.items():
-            tensors |= {f"codec/{key}/{name}": _half(tensor) for name, tensor in codec.state_dict().items()}
+            tensors |= {f"codec/{key}/{name}": halved(tensor) for name, tensor in codec.state_dict().items()}
         for key, normalizer in self.normalizers.items():
             architectures[key] = {
                 "architecture": str(normalizer.architecture), "tasks": list(normalizer.references)
@@ -267,7 +267,8 @@ class WeightTokenizer:
         return cls(codecs, normalizers, config["provenance"])
 
 
-def _half(tensor: Tensor) -> Tensor:
+def halved(tensor: Tensor) -> Tensor:
+    """In the precision that codecs are saved in; whole numbers as they are."""
     return tensor.half() if tensor.is_floating_point() else tensor
 
 

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from weightgen.storage import read_tensors, write_tensors
 from weightgen.structure import Aligner, aligned_distances
 from weightgen.structure.alignment import flat
 from weightgen.tasks import get_task
 from weightgen.tokenizers.model import Codec, CodecConfig
 from weightgen.tokenizers.normalizer import Tensors, aligner, frame_key
-from weightgen.tokenizers.tokenizer import Cell, WeightTokenizer
+from weightgen.tokenizers.tokenizer import Cell, WeightTokenizer, halved
 from weightgen.training.loop import LoopConfig, Progress, train
 from weightgen.training.population import mean_probabilities, population_logits
 
@@ -102,6 +103,11 @@ def train_tokenizer(
 
             place = None if state is None else state.with_name(f"{state.name}.{key}")
             train_codec(tokenizer, key, cells, training, state=place, progress=shown)
+    for key, codec in tokenizer.codecs.items():
+        # What is measured from here on is what will be saved.
+        codec.load_state_dict({name: halved(tensor).to(tensor.dtype) for name, tensor in codec.state_dict().items()})
+        if state is not None:
+            state.with_name(f"{state.name}.{key}.done").unlink(missing_ok=True)
     return tokenizer
 
 
@@ -114,7 +120,7 @@ def train_codec(
     state: Path | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Trains the codec of one frame on those of `cells` that belong to it.
+    """Trains the codec of one frame on those of `cells` that belong to it; beside `state` the trained codec is kept.
 
     The tasks take turns by how much is left to learn of each. One codec for all frames at once was tried and gave one
     network again and again: the loss of frames whose mean network does not work at all drowned what codes say.
@@ -122,24 +128,34 @@ def train_codec(
     torch.manual_seed(training.seed)
     codec = tokenizer.codecs[key]
     fitting = [cell for cell in cells if frame_key(cell.architecture) == key]
-    bench = [_Bench(tokenizer, cell, training.least_images) for cell in fitting]
-    _begin_codebooks(codec, bench)
-    left = torch.ones(len(bench))
-
-    def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
-        # Every task in turn at first, until it is known how hard each is.
-        number = step % len(bench) if step < 20 else int(torch.multinomial(left, 1))
-        value, figures = _loss(codec, bench[number], training)
-        left[number] = 0.9 * left[number] + 0.1 * figures["mixed"]
-        return value, figures
-
     identity = {
         "training": asdict(training),
         "codec": asdict(codec.config),
         "cells": [[cell.task, str(cell.architecture), list(cell.ids)] for cell in fitting],
     }
+    done = None if state is None else state.with_name(f"{state.name}.done")
+    if done is not None and done.exists():
+        header, tensors = read_tensors(done)
+        if header == identity:
+            codec.load_state_dict(tensors)
+            return
+    bench = [_Bench(tokenizer, cell, training.least_images) for cell in fitting]
+    _begin_codebooks(codec, bench)
+    # Part of the module while it is trained, so that a training that goes on later goes on with it.
+    codec.register_buffer("left", torch.ones(len(bench)))
+
+    def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
+        # Every task in turn at first, until it is known how hard each is.
+        number = step % len(bench) if step < 20 else int(torch.multinomial(codec.left, 1))
+        value, figures = _loss(codec, bench[number], training)
+        codec.left[number] = 0.9 * codec.left[number] + 0.1 * figures["mixed"]
+        return value, figures
+
     label = str(fitting[0].architecture)
     train(codec, loss, training.loop, identity=identity, state=state, progress=progress, label=label)
+    del codec.left
+    if done is not None:
+        write_tensors(done, codec.state_dict(), identity)
 
 
 @torch.no_grad()
