@@ -205,7 +205,8 @@ def _given(request: Request, recipe: str, known: list[Candidate]) -> str:
     for candidate in known:
         architecture = Architecture.parse(candidate.architecture)
         if architecture == wanted or architecture == wanted.replace(input=architecture.option("input")):
-            return choose(dataclasses.replace(request, architecture=candidate.architecture), [candidate])[0].architecture
+            chosen = dataclasses.replace(request, architecture=candidate.architecture)
+            return choose(chosen, [candidate])[0].architecture
     raise InstructionError(
         f"the generator writes no '{wanted}' for the task {request.task}",
         expected="one of: " + ", ".join(candidate.architecture for candidate in known),

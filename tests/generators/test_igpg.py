@@ -191,7 +191,7 @@ def test_a_truncated_file_is_noticed(pico, tmp_path, kind, name, share):
 
 def test_the_tokenizer_of_another_generator_is_refused(pico, tmp_path):
     folder = copied(pico, tmp_path)
-    other = type(pico.tokenizer)(pico.tokenizer.codec, pico.tokenizer.normalizers, {"id": "another"})
+    other = type(pico.tokenizer)(pico.tokenizer.codecs, pico.tokenizer.normalizers, {"id": "another"})
     other.save_pretrained(tmp_path / "tokenizers/pico")
     with pytest.raises(CorruptFileError, match="got another; expected pico-tokenizer"):
         IGPG.from_pretrained(folder)

@@ -40,7 +40,7 @@ def igpg(
     zoo: str = "starter",
     tokenizer: str = "starter",
     out: Path,
-    steps: int = 1500,
+    steps: int = 1000,
     seed: int = 0,
     force: bool = False,
 ) -> None:
