@@ -35,7 +35,7 @@ class Generated:
         checkpoint: the network; its Card holds all of the following too.
         accuracy: on the task's test split; None where its data is not on this machine.
         novelty: `distance_ratio`, `error_iou`, `token_replay`; each None where it cannot be known.
-        seconds: from the instruction to the evaluated network, its share of the batch.
+        seconds: from the loaded generator to the measured network, its share of the batch.
     """
 
     checkpoint: "Checkpoint"
@@ -144,9 +144,9 @@ def run(
             raise WeightgenError(f"{name} is too small", got=value, expected=f"at least {least}")
     from weightgen.generators.igpg import IGPG
 
-    begin = time.perf_counter()
     show("loading the generator")
     igpg = IGPG.from_pretrained(generator)
+    begin = time.perf_counter()
     task, notes = _task_with_data(request, needed=best_of > 1 or refine > 0 or _floor(request) is not None)
     draws = best_of if _floor(request) is None else max(best_of, FLOOR_DRAWS)
     show(f"sampling {num * draws} network{'s' if num * draws > 1 else ''}")

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -128,7 +129,7 @@ def test_the_optimiser_takes_the_rate_of_the_step():
 
     # The gradient is always the same, so that Adam moves by the rate itself.
     train(module, lambda step: (module.weight.sum(), {}), config, progress=progress)
-    moves = [before - after for before, after in zip(places, places[1:], strict=False)]
+    moves = [before - after for before, after in itertools.pairwise(places)]
     assert moves == pytest.approx([config.rate(step) for step in range(4)], abs=1e-6)
 
 
