@@ -107,7 +107,8 @@ def test_an_interrupted_set_up_is_made_anew(checkout):
     while not (checkout.root / ".venv" / "bin" / "python").exists():
         time.sleep(0.05)
     time.sleep(0.3)
-    os.killpg(process.pid, signal.SIGINT)
+    # Not SIGINT, which a shell in the background hands down as ignored.
+    os.killpg(process.pid, signal.SIGTERM)
     process.communicate(timeout=30)
     assert process.returncode != 0 and not list((checkout.root / ".venv").glob("*.stamp"))
     (checkout.root / "slow").unlink()
