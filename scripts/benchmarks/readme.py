@@ -42,8 +42,10 @@ def table(result: dict[str, Any]) -> list[str]:
     for row in result["summary"]:
         name = f"**{row['method']}**" if row["method"] in OURS else row["method"]
         accuracy = row["accuracy"]
+        # One seed has no deviation to show.
+        spread = f" ± {100 * accuracy['deviation']:.2f}" if accuracy["deviation"] else ""
         lines.append(
-            f"| {row['task']} | {name} | {100 * accuracy['mean']:.2f} ± {100 * accuracy['deviation']:.2f} "
+            f"| {row['task']} | {name} | {100 * accuracy['mean']:.2f}{spread} "
             f"| {100 * row['gap']['mean']:+.2f} | {row['zoo_ratio']['mean']:.2f} | {row['sample_ratio']['mean']:.2f} "
             f"| {row['error_iou']['mean']:.2f} | {100 * row['novel_and_performant']['mean']:.0f} |"
         )

@@ -88,7 +88,7 @@ class Bench:
         self.reference = Reference.of(cell.architecture, cell.tensors, self.compared(errors))
         self.aligned = igpg.tokenizer.normalizer(cell.architecture).align(cell.tensors, cell.task)
         family = cell.architecture.family.rpartition("/")[2]
-        # A seed the generator was not trained with, so that the sentences are other ones.
+        # From the templates the generator was trained with, under another seed: some sentences may be the same.
         self.prompts = [one.text for one in sentences(cell.task, 400, 7) if one.family in (None, family)]
 
     def errors(self, tensors: dict[str, Tensor]) -> Tensor:
