@@ -62,9 +62,7 @@ def pico(tmp_path_factory) -> Pico:
     zoo = train_recipe(recipe, root / "zoo/pico")
     cells = zoo_cells(zoo)
 
-    codec = CodecConfig(
-        chunk=20, width=32, heads=2, encoder_layers=1, decoder_layers=1, code_width=8, levels=2, codebook=16
-    )
+    codec = CodecConfig(chunk=20, code_width=8, levels=2, codebook=16, hidden=16)
     training = TokenizerTraining(
         LoopConfig(10, warmup=1), networks=4, images=16, neighbours=2, mutation=0.0, least_images=0
     )

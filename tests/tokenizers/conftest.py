@@ -20,9 +20,7 @@ def cell() -> Cell:
 
 @pytest.fixture(scope="session")
 def codec() -> CodecConfig:
-    return CodecConfig(
-        chunk=20, width=32, heads=2, encoder_layers=1, decoder_layers=1, code_width=8, levels=2, codebook=16
-    )
+    return CodecConfig(chunk=20, code_width=8, levels=2, codebook=16, hidden=16)
 
 
 @pytest.fixture(scope="session")

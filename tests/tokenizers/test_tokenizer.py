@@ -114,7 +114,7 @@ def test_a_missing_file_is_named(saved, tmp_path):
 def test_a_config_that_does_not_fit_its_tensors_is_refused(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path / "right")
     config, tensors = read_artefact(tmp_path / "right", "weight-tokenizer")
-    for change in ({"width": 64}, {"unknown": 1}, {"heads": 3}):
+    for change in ({"hidden": 64}, {"unknown": 1}, {"code_width": 21}):
         folder = tmp_path / next(iter(change))
         write_artefact(folder, "weight-tokenizer", config | {"codec": config["codec"] | change}, tensors, "")
         with pytest.raises(CorruptFileError, match="not a tokenizer that this version can read"):

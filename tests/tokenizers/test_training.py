@@ -19,11 +19,11 @@ def accuracy_of_decoded(tokenizer: WeightTokenizer, cell: Cell) -> float:
 
 
 def test_training_makes_decoded_networks_work(cell, codec):
-    training = TokenizerTraining(LoopConfig(60, learning_rate=5e-3, warmup=5), networks=8, images=32)
+    training = TokenizerTraining(LoopConfig(150, learning_rate=5e-3, warmup=5), networks=8, images=32)
     untrained = dataclasses.replace(training, loop=LoopConfig(1, learning_rate=0.0))
     before = accuracy_of_decoded(train_tokenizer([cell], codec, untrained), cell)
     tokenizer = train_tokenizer([cell], codec, training)
-    # Measured: from 0.45, the mean of the networks, to 0.88; the networks themselves reach 0.91.
+    # Measured: from 0.61, about the mean of the networks, to 0.89; the networks themselves reach 0.91.
     assert accuracy_of_decoded(tokenizer, cell) > before + 0.2
     assert not any(codec.training for codec in tokenizer.codecs.values())
 
@@ -69,13 +69,15 @@ def parents() -> torch.Tensor:
 
 
 def test_mixtures_without_mutation_take_whole_tokens_from_their_parents(parents):
-    mixed = mixtures(parents, 0.0, parents.max() + 1)
+    mixed, shares = mixtures(parents, 0.0, parents.max() + 1)
     assert mixed.shape == parents.shape
     assert torch.equal(mixed[:, :, 0], mixed[:, :, 1])
     assert torch.equal(mixed[:, :, 0] % 400, torch.arange(400).expand(6, -1))
+    taken = torch.stack([(mixed[:, :, 0] // 400 == parent).float().mean(1) for parent in range(6)], dim=1)
+    torch.testing.assert_close(shares, taken)
     counts, pairs = set(), set()
     for _ in range(10):
-        for sequence in mixtures(parents, 0.0, parents.max() + 1)[:, :, 0] // 400:
+        for sequence in mixtures(parents, 0.0, parents.max() + 1)[0][:, :, 0] // 400:
             members = sequence.unique()
             shares = sequence.bincount()[members] / 400
             counts.add(len(shares))
@@ -87,11 +89,11 @@ def test_mixtures_without_mutation_take_whole_tokens_from_their_parents(parents)
 
 def test_mutation_draws_from_the_whole_codebook(parents):
     codes = torch.zeros_like(parents)
-    changed = torch.stack([(mixtures(codes, 0.4, 8) != 0).double().mean((1, 2)) for _ in range(20)])
+    changed = torch.stack([(mixtures(codes, 0.4, 8)[0] != 0).double().mean((1, 2)) for _ in range(20)])
     # A mutated code is another one in 7 of 8 cases; each sequence draws its own rate up to 0.4.
     assert changed.max() < 0.4 and changed.mean() == pytest.approx(0.2 * 7 / 8, abs=0.03) and changed.std() > 0.05
-    assert mixtures(codes, 1.0, 8).unique().tolist() == list(range(8))
+    assert mixtures(codes, 1.0, 8)[0].unique().tolist() == list(range(8))
 
 
 def test_mixtures_of_one_network_are_itself(parents):
-    assert torch.equal(mixtures(parents[:1], 0.0, 8), parents[:1])
+    assert torch.equal(mixtures(parents[:1], 0.0, 8)[0], parents[:1])

@@ -10,7 +10,7 @@ app = App(name="train", help="Train a tokenizer or a generator on a zoo.")
 
 
 @app.command
-def tokenizer(*, zoo: str = "starter", out: Path, steps: int = 900, seed: int = 0, force: bool = False) -> None:
+def tokenizer(*, zoo: str = "starter", out: Path, steps: int = 2000, seed: int = 0, force: bool = False) -> None:
     """Train a WeightTokenizer on the training runs of a zoo; a killed training goes on where it was.
 
     Example: weightgen train tokenizer --zoo zoo/starter --out tokenizers/starter
@@ -22,7 +22,7 @@ def tokenizer(*, zoo: str = "starter", out: Path, steps: int = 900, seed: int = 
     out
         The folder to write.
     steps
-        Optimiser steps for each architecture.
+        Optimiser steps for each task and architecture.
     seed
         Of everything random.
     force

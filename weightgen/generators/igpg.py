@@ -7,6 +7,7 @@ models p(k | e, s) = Π_t Π_l p(k_t,l | k_t,<l, k_<t, e, s_≤t): over tokens b
 cache, over the levels of one token by a small network. The length is that of the layout, so there is no end token.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from weightgen.instructions.encoder import InstructionEncoder, InstructionEncode
 from weightgen.structure import axis_groups
 from weightgen.tasks import get_task
 from weightgen.tokenizers import WeightTokenizer
-from weightgen.tokenizers.model import StructureEmbedding
+from weightgen.tokenizers.coordinates import StructureEmbedding
 from weightgen.training.population import unstack
 
 KIND = "igpg"
@@ -133,13 +134,16 @@ class Prior(nn.Module):
         """
         from transformers import DynamicCache
 
+        # Renamed within transformers 5, and the old name warns.
+        known = inspect.signature(self.decoder.forward).parameters
+        argument = "cache" if "cache" in known else "past_key_values"
         places = self.structure(coordinates)
         cache = DynamicCache(config=self.decoder.config)
         previous = self.begin.expand(len(instruction), 1, -1)
         drawn = []
         for number, place in enumerate(places):
             inputs = self._inputs(previous, place[None], instruction)
-            output = self.decoder(inputs_embeds=inputs, past_key_values=cache, use_cache=True)
+            output = self.decoder(inputs_embeds=inputs, use_cache=True, **{argument: cache})
             hidden = output.last_hidden_state[:, 0]
             token = []
             for level, head in enumerate(self.heads):

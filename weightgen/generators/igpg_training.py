@@ -82,7 +82,7 @@ def train_igpg(
             codes = remembered[f"{cell.task}|{cell.architecture}"].codes
             half = training.networks // 2
             chosen = codes[torch.randperm(len(codes))[:half]]
-            mixed = mixtures(chosen[:, 1:], training.mutation, tokenizer.config.codebook)
+            mixed, _ = mixtures(chosen[:, 1:], training.mutation, tokenizer.config.codebook)
             batch = torch.cat([chosen, torch.cat([chosen[:, :1], mixed], dim=1)])
             family = cell.architecture.family.rpartition("/")[2]
             fitting = spoken[cell.task][family]

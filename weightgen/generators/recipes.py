@@ -45,7 +45,7 @@ def make_tokenizer(
     out, begin = _target(out, force), time.perf_counter()
     opened = Zoo.open(zoo)
     cells = _training_cells(opened)
-    training = TokenizerTraining(LoopConfig(steps, learning_rate=2e-3), seed=seed)
+    training = TokenizerTraining(LoopConfig(steps, learning_rate=4e-3), seed=seed)
     tokenizer = train_tokenizer(cells, CodecConfig(), training, state=out / STATE, progress=progress)
     command = f"weightgen train tokenizer --zoo {zoo} --out {out} --steps {steps} --seed {seed}"
     return write_tokenizer(tokenizer, opened, training, out, command, time.perf_counter() - begin)

@@ -1,10 +1,9 @@
 """WeightTokenizer: align → normalise → gather by layout → vector-quantise → codes; and back.
 
-Codes carry what differs between networks; the decoder, a transformer over the whole sequence of codes that knows where
-each token sits, carries what makes a network work. It is trained on the behaviour of what it decodes (`training.py`).
+Codes carry what differs between networks; the decoder, which sees the whole sequence of codes at once, carries what
+makes a network work. It is trained on the behaviour of what it decodes (`training.py`).
 """
 
-import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -86,7 +85,7 @@ class WeightTokenizer:
     """Networks of known architectures ↔ codes.
 
     Args:
-        codecs: `frame_key` of an architecture → encoder, quantiser and decoder.
+        codecs: `frame_key` of an architecture → projection, quantiser and decoders.
         normalizers: `frame_key` of an architecture → Normalizer.
     """
 
@@ -99,7 +98,7 @@ class WeightTokenizer:
 
     @classmethod
     def untrained(cls, config: CodecConfig, cells: Sequence[Cell]) -> "WeightTokenizer":
-        """A tokenizer whose frames fit the given training networks and whose codec is random."""
+        """A tokenizer that fits the given training networks in all but its decoders, which are random."""
         by_frame: dict[str, dict[str, Cell]] = {}
         for cell in cells:
             frame = by_frame.setdefault(frame_key(cell.architecture), {})
@@ -118,9 +117,12 @@ class WeightTokenizer:
             )
             for key, frame in by_frame.items()
         }
-        tasks = len({cell.task for cell in cells})
-        config = dataclasses.replace(config, tasks=tasks)
-        return cls({key: Codec(config).eval() for key in normalizers}, normalizers, {})
+        codecs = {key: _codec(config, normalizer) for key, normalizer in normalizers.items()}
+        for key, frame in by_frame.items():
+            normalizer = normalizers[key]
+            values = [normalizer.normalise(normalizer.align(cell.tensors, task), task) for task, cell in frame.items()]
+            codecs[key].fit(torch.cat(values))
+        return cls(codecs, normalizers, {})
 
     @property
     def config(self) -> CodecConfig:
@@ -187,8 +189,8 @@ class WeightTokenizer:
                 got=f"{codes.dtype} of shape {tuple(codes.shape[1:])} for task {tasks}",
                 expected=f"torch.int64 of shape {expected}, 0 to {self.config.codebook - 1}",
             )
-        values = self.codec(architecture).decode(codes[:, 1:], normalizer.layout.coordinates, codes[:, 0, 0])
-        return normalizer.denormalise(values, self.tasks[tasks[0]])
+        task = self.tasks[tasks[0]]
+        return normalizer.denormalise(self.codec(architecture).decode(codes[:, 1:], task), task)
 
     def encode(self, checkpoint: Checkpoint) -> WeightTokens:
         """One network to codes.
@@ -248,9 +250,6 @@ class WeightTokenizer:
         config, tensors = read_artefact(folder, KIND)
         try:
             sizes = CodecConfig(**config["codec"])
-            codecs = {key: Codec(sizes).eval() for key in config["architectures"]}
-            for key, codec in codecs.items():
-                codec.load_state_dict(part(tensors, f"codec/{key}"))
             normalizers = {
                 key: Normalizer(
                     Architecture.parse(entry["architecture"]),
@@ -260,11 +259,18 @@ class WeightTokenizer:
                 )
                 for key, entry in config["architectures"].items()
             }
+            codecs = {key: _codec(sizes, normalizer) for key, normalizer in normalizers.items()}
+            for key, codec in codecs.items():
+                codec.load_state_dict(part(tensors, f"codec/{key}"))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CorruptFileError(
                 "not a tokenizer that this version can read", where=folder, got=str(error)
             ) from error
         return cls(codecs, normalizers, config["provenance"])
+
+
+def _codec(config: CodecConfig, normalizer: Normalizer) -> Codec:
+    return Codec(config, normalizer.layout.mask, list(normalizer.references)).eval()
 
 
 def halved(tensor: Tensor) -> Tensor:

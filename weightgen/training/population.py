@@ -4,7 +4,7 @@ Every network has its own seed, learning rate, weight decay and order of the dat
 A killed training goes on from its last saved state and ends with the same bytes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -72,10 +72,12 @@ def population_predictions(architecture: Architecture, tensors: dict[str, Tensor
 
 
 @torch.no_grad()
-def mean_probabilities(architecture: Architecture, tensors: dict[str, Tensor], images: Tensor) -> Tensor:
-    """What the networks answer together: the mean of their class probabilities, `[n, classes]`."""
+def population_probabilities(
+    architecture: Architecture, tensors: Mapping[str, Tensor], images: Tensor, kind: torch.dtype = torch.float32
+) -> Tensor:
+    """The class probabilities each network gives to each image, `[networks, n, classes]` of the given kind."""
     call = shared_logits(architecture)
-    return torch.cat([call(tensors, part).softmax(-1).mean(0) for part in images.split(1024)])
+    return torch.cat([call(dict(tensors), part).softmax(-1).to(kind) for part in images.split(1024)], dim=1)
 
 
 def stack(state_dicts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
