@@ -1,5 +1,8 @@
 """The starter generator against trained networks and the trivial baselines, on accuracy and novelty at equal budgets.
 
+Three generators are measured: the one that ships, and two more trained with other seeds on the same tokenizer, which
+are kept in runs/benchmarks. Each draws with its own seed.
+
 Writes results/starter.json and results/starter.png beside this file. Run it as `scripts/benchmarks/starter`.
 """
 
@@ -20,6 +23,7 @@ from weightgen.evaluation.novelty import Reference, measure_novelty, token_repla
 from weightgen.generation import REFINE_RATE
 from weightgen.generators.baselines import baselines
 from weightgen.generators.igpg import IGPG, conditioning
+from weightgen.generators.recipes import make_igpg
 from weightgen.instructions import Request
 from weightgen.instructions.templates import sentences
 from weightgen.tasks import get_task
@@ -29,6 +33,7 @@ from weightgen.zoo import Zoo
 from weightgen.zoo.cells import zoo_cells
 
 FOLDER = Path(__file__).resolve().parent / "results"
+RUNS = FOLDER.parents[2] / "runs/benchmarks"
 OURS, REFINED, SCRATCH, FRESH = "IGPG", "IGPG + 50 steps", "scratch, 50 steps", "freshly trained"
 STEPS = 50
 
@@ -47,21 +52,23 @@ def main() -> None:
         plot(json.loads((options.out / "starter.json").read_text())["summary"], options.out / "starter.png")
         return
     torch.set_num_threads(max(torch.get_num_threads(), 2))
-    igpg, zoo = IGPG.from_pretrained(options.generator), Zoo.open(options.zoo)
+    zoo = Zoo.open(options.zoo)
+    generators = trained_generators(options.generator, options.zoo, options.seeds)
+    igpg = generators[0]
     cells, fresh = zoo_cells(zoo), zoo_cells(zoo, "split != 'train'")
     rows: list[dict[str, Any]] = []
     begin = time.perf_counter()
     for cell, unseen in zip(cells, fresh, strict=True):
         bench = Bench(igpg, cell)
-        for seed in range(options.seeds):
-            rows += bench.written(options.samples, seed)
+        for seed, generator in enumerate(generators):
+            rows += bench.written(generator, options.samples, seed)
         for seed in range(options.baseline_seeds):
             rows += bench.trivial(options.samples, seed)
         rows += bench.measure(FRESH, 0, dict(unseen.tensors))
         print(f"{time.perf_counter() - begin:5.0f} s  {cell.task} {cell.architecture}", file=sys.stderr, flush=True)
     result = {
         "command": f"scripts/benchmarks/starter --samples {options.samples} --seeds {options.seeds}",
-        "generator": igpg.provenance["id"],
+        "generators": [generator.provenance["id"] for generator in generators],
         "zoo": zoo.digest,
         "samples": options.samples,
         "seeds": options.seeds,
@@ -76,11 +83,24 @@ def main() -> None:
     print("\n".join([*readme.table(result), "", *readme.control(result)]))
 
 
+def trained_generators(generator: str, zoo: str, count: int) -> list[IGPG]:
+    """The generator of that name and others that differ from it in the seed of their training."""
+    shipped = IGPG.from_pretrained(generator)
+    named, training = shipped.provenance["tokenizer"], shipped.provenance["training"]
+    found = [shipped]
+    for seed in range(1, count):
+        folder = RUNS / f"igpg-{named['id']}-seed-{seed}"
+        if not (folder / "model.safetensors").exists():
+            make_igpg(zoo, named["name"], folder, steps=training["loop"]["steps"], seed=training["seed"] + seed)
+        found.append(IGPG.from_pretrained(folder))
+    return found
+
+
 class Bench:
     """One task and architecture: its training networks as the reference of novelty, and all methods."""
 
     def __init__(self, igpg: IGPG, cell: Cell) -> None:
-        self.igpg, self.cell, self.task = igpg, cell, get_task(cell.task)
+        self.cell, self.task = cell, get_task(cell.task)
         self.images, self.labels = self.task.test()
         self.seen = igpg.remembered[f"{cell.task}|{cell.architecture}"]
         errors = self.errors(dict(cell.tensors))
@@ -98,14 +118,14 @@ class Bench:
         """The part of the test images on which errors are compared."""
         return errors[:, : self.seen.errors.shape[1]]
 
-    def written(self, count: int, seed: int) -> list[dict[str, Any]]:
-        """What the generator writes, as it is and refined, and scratch training beside it."""
+    def written(self, igpg: IGPG, count: int, seed: int) -> list[dict[str, Any]]:
+        """What a generator writes, as it is and refined, and scratch training beside it."""
         architecture = self.cell.architecture
         generator = torch.Generator().manual_seed(seed)
         picks = torch.randint(len(self.prompts), (count,), generator=generator).tolist()
         spoken = [conditioning(Request(self.prompts[pick], self.cell.task)) for pick in picks]
-        codes = self.igpg.sample_codes(architecture, spoken, seed)
-        tensors = self.igpg.tokenizer.decode_batch(codes, architecture)
+        codes = igpg.sample_codes(architecture, spoken, seed)
+        tensors = igpg.tokenizer.decode_batch(codes, architecture)
         rows = self.measure(OURS, seed, tensors, token_replay(codes[:, 1:], self.seen.codes[:, 1:]))
         rows += self.measure(REFINED, seed, self.train(tensors, seed))
         rows += self.measure(SCRATCH, seed, self.train(initial(architecture, range(seed, seed + count)), seed))
