@@ -28,7 +28,7 @@ from weightgen.instructions.encoder import InstructionEncoder, InstructionEncode
 from weightgen.structure import axis_groups
 from weightgen.tasks import get_task
 from weightgen.tokenizers import WeightTokenizer
-from weightgen.tokenizers.coordinates import StructureEmbedding
+from weightgen.tokenizers.embedding import StructureEmbedding
 from weightgen.training.population import unstack
 
 KIND = "igpg"
