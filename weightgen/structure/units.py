@@ -7,6 +7,7 @@ node's colour is hashed together with those of its neighbours until no more are 
 may have one colour, so that it is known which node takes the place of which.
 """
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -146,15 +147,36 @@ class _Finder:
         chosen = kinds[unit] >= 0
         order = numpy.lexsort((colours[chosen], first[unit[chosen]], place[chosen], kinds[unit[chosen]]))
         rows = numpy.stack([kinds[unit], place, position, unit])[:, chosen][:, order]  # [4, placed nodes]
+        colours = colours[chosen][order]
         for part in _runs(rows[0]):
-            members: list[Member] = []
-            size = 0
-            for run in _runs(rows[1, part]):
-                here = rows[:, part][:, run]
-                size = len(numpy.unique(here[3]))
-                table = here[2].reshape(size, -1)
-                members.extend(_members(self.placements[here[1, 0]], table[:, numpy.argsort(table[0])]))
-            yield AxisGroup(size, tuple(members))
+            members = self._members(rows[1:, part], colours[part])
+            if members:
+                yield AxisGroup(len(numpy.unique(rows[3, part])), members)
+
+    def _members(self, rows: Array, colours: Array) -> tuple[Member, ...]:
+        """The members of one group, none if they cannot be said.
+
+        Args:
+            rows: `[3, nodes]`, placement, index and unit of each node, sorted by placement, unit and colour.
+            colours: uint64 `[nodes]`; nodes of two units correspond if they have the same.
+        """
+        size = len(numpy.unique(rows[2]))
+        members: list[Member] = []
+        carried: dict[tuple[tuple[str, ...], int], Array] = {}
+        for run in _runs(rows[0]):
+            placement = self.placements[rows[0, run.start]]
+            indices, units = rows[1, run], rows[2, run]
+            if len(numpy.unique(units)) == size:
+                table = indices.reshape(size, -1)
+                table = table[:, numpy.argsort(table[0])]
+                members.extend(Member.of(name, placement.axis, table, placement.within) for name in placement.names)
+                continue
+            # A part of a tensor that one unit has for itself moves as a whole, if its indices are in the same order.
+            own = colours[run][numpy.argsort(indices)]
+            expected = carried.setdefault((placement.names, placement.axis), own)
+            if placement.within is None or len(numpy.unique(units)) > 1 or not numpy.array_equal(own, expected):
+                return ()
+        return tuple(members)
 
     def reasons(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[tuple[str, int], str]:
         """For every axis of two indices or more the likeliest reason why it could not move."""
@@ -208,11 +230,6 @@ class _Finder:
         return unit, colours, unit[order][1:][twice]
 
 
-def _members(placement: Placement, table: Array) -> Iterator[Member]:
-    for name in placement.names:
-        yield Member.of(name, placement.axis, table, placement.within)
-
-
 def _kind(group: AxisGroup) -> tuple[object, ...]:
     """What groups of one kind have in common: size, tensors and axes."""
     return group.size, *((member.tensor, member.axis, member.block) for member in group.members)
@@ -239,7 +256,7 @@ def _runs(values: Array) -> Iterator[slice]:
     """Where equal neighbours stand."""
     ends = numpy.flatnonzero(numpy.diff(values)) + 1
     starts = [0, *ends.tolist(), len(values)] if len(values) else []
-    return (slice(start, stop) for start, stop in zip(starts, starts[1:], strict=False))
+    return (slice(start, stop) for start, stop in itertools.pairwise(starts))
 
 
 def _selected(edges: Edges, places: Mapping[int, Array], clusters: set[int]) -> Edges:
