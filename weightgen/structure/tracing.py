@@ -3,13 +3,14 @@
 import operator
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.utils._pytree import tree_leaves, tree_unflatten
 
 from weightgen.errors import ArchitectureError
 from weightgen.structure.axes import AxisGraph
@@ -24,7 +25,12 @@ CONSTANT = "a constant of the network"
 UNUSED = "not used in the forward pass"
 
 
-def trace_axes(module: nn.Module, arguments: Sequence[Any], keywords: Mapping[str, Any] | None = None) -> AxisGraph:
+def trace_axes(
+    module: nn.Module,
+    arguments: Sequence[Any],
+    keywords: Mapping[str, Any] | None = None,
+    output: Callable[[Any], Any] = lambda results: results,
+) -> AxisGraph:
     """The axes of a module's tensors that must be permuted together, and those that cannot be permuted.
 
     The module is traced in evaluation mode and left as it was. Its inputs and outputs are fixed.
@@ -33,15 +39,17 @@ def trace_axes(module: nn.Module, arguments: Sequence[Any], keywords: Mapping[st
         module: any module that `torch.export` can trace; it may stand on the meta device.
         arguments: an example of its inputs; only their shapes and kinds matter, unless the module looks at values.
         keywords: named inputs.
+        output: chooses from what the forward returns that which counts as the network's output and is fixed, such as
+            `lambda results: results.logits`; everything if left out.
 
     Raises:
         ArchitectureError: if `torch.export` cannot trace the module.
     """
     program = _exported(module, arguments, keywords)
     try:
-        return _Interpreter(module, program).graph()
+        return _Interpreter(module, program).graph(output)
     except _Mutation:
-        return _Interpreter(module, program.run_decompositions({})).graph()
+        return _Interpreter(module, program.run_decompositions({})).graph(output)
 
 
 def _exported(module: nn.Module, arguments: Sequence[Any], keywords: Mapping[str, Any] | None) -> ExportedProgram:
@@ -87,8 +95,8 @@ class _Interpreter:
         self.alone: dict[int, int] = {}
         self.replaced: dict[tuple[int, int], list[Placement]] = {}
 
-    def graph(self) -> AxisGraph:
-        """The axis graph of the program."""
+    def graph(self, output: Callable[[Any], Any]) -> AxisGraph:
+        """The axis graph of the program; `output` as in `trace_axes`."""
         placeholders = [node for node in self.program.graph.nodes if node.op == "placeholder"]
         specifications = dict(zip(placeholders, self.program.graph_signature.input_specs, strict=True))
         for node, specification in specifications.items():
@@ -98,7 +106,9 @@ class _Interpreter:
                 self.uses[id(tensor)] += len(node.users) + nested
         inputs = [self._placeholder(node, specification) for node, specification in specifications.items()]
         results = self._run(self.program.graph_module, inputs)
-        for labels in _labels_in(results):
+        kinds = [specification.kind for specification in self.program.graph_signature.output_specs]
+        returned = [labels for labels, kind in zip(results, kinds, strict=True) if kind is OutputKind.USER_OUTPUT]
+        for labels in _labels_in(output(tree_unflatten(returned, self.program.call_spec.out_spec))):
             self.propagation.freeze(labels, OUTPUT)
         return axis_graph(self.propagation.constraints, self._placed(), self.shapes)
 
@@ -158,7 +168,9 @@ class _Interpreter:
             name, pointwise, mutable = str(node.target), False, False
         if mutable:
             name = name.removesuffix("_")
-        call = Call(name, named, shapes, self.propagation, self._grouped)
+        taken = {user.args[1] for user in node.users if user.target is operator.getitem}
+        used = [not isinstance(results, (list, tuple)) or place in taken for place in range(len(shapes))]
+        call = Call(name, named, shapes, used, self.propagation, self._grouped)
         found = answer(call, pointwise)
         if mutable and not (pointwise or name in _IN_PLACE) or mutable and _varies_more(found[0], call.tensors[0]):
             raise _Mutation
@@ -216,7 +228,4 @@ def _flat(value: Any) -> list[Any]:
 
 
 def _labels_in(value: Any) -> list[Labels]:
-    if isinstance(value, Labels):
-        return [value]
-    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
-    return [labels for item in items for labels in _labels_in(item)]
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Labels)]

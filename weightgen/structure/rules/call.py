@@ -28,6 +28,7 @@ class Call:
         operator: its name in aten, such as `conv2d`.
         arguments: by the names of its schema, defaults included; Labels in the place of tensors.
         shapes: of the results, one for each.
+        used: whether anything uses a result, for each; what nobody uses binds nothing.
         propagation: the patterns to answer with.
         grouped: labels of a weight `[groups · rows, columns, …]` → labels `[groups, rows, columns, …]` in which every
             group has columns of its own.
@@ -36,6 +37,7 @@ class Call:
     operator: str
     arguments: Mapping[str, Any]
     shapes: Sequence[tuple[int, ...]]
+    used: Sequence[bool]
     propagation: Propagation
     grouped: Callable[[Labels, int], Labels]
 

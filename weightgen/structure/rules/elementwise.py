@@ -25,6 +25,15 @@ def _prelu(call: Call) -> Labels:
     return call.propagation.join([call["self"], slope], call.shape)
 
 
+@rule("where")
+def _where(call: Call) -> Labels | list[Labels]:
+    """Not all of its forms are tagged; with a condition alone it gives the numbers of true values."""
+    if len(call.tensors) == 1 and "other" not in call.arguments:
+        call.propagation.freeze(call.tensors[0], "numbered by where")
+        return call.fixed("numbered by where")
+    return call.propagation.join(call.tensors, call.shape)
+
+
 @rule("glu")
 def _gated(call: Call) -> Labels:
     """The first half of an axis times the sigmoid of the second."""

@@ -34,8 +34,9 @@ def _chosen(call: Call) -> list[Labels]:
     if len(call.shapes) == 1 and call.operator in ("max", "min"):
         return [call.propagation.reduce(labels, range(len(labels.shape)))]
     axes = _axes(call)
-    locked = call.propagation.lock(labels, axes, f"numbered by {call.operator}")
-    reduced = call.propagation.reduce(locked, axes, bool(call.get("keepdim", default=False)))
+    if call.operator.startswith("arg") or any(call.used[1:]):
+        labels = call.propagation.lock(labels, axes, f"numbered by {call.operator}")
+    reduced = call.propagation.reduce(labels, axes, bool(call.get("keepdim", default=False)))
     return [reduced] * len(call.shapes)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy
 
-from weightgen.structure.labels import Labels
+from weightgen.structure.labels import Labels, Space
 from weightgen.structure.rules.call import Call, rule
 
 STEP = "a step in time"
@@ -43,7 +43,19 @@ def _recurrent(call: Call) -> list[Labels]:
         fixed = {axis: STEP for axis in range(len(shape) - 1) if shape[axis] != 1}
         moved = whole.moved(places, shape)
         features = Labels(shape, moved.spaces, {**moved.fixed, **fixed})
-    return [features, *(patterns.concatenate(final, 0) for final in finals)]
+    return [features, *(_stacked(final, shape) for final, shape in zip(finals, call.shapes[1:], strict=True))]
+
+
+def _stacked(rows: Sequence[Labels], shape: tuple[int, ...]) -> Labels:
+    """The last states of all layers and directions `[layers, batch, units]`, each with units of its own."""
+    spaces = [row.spaces for row in rows]
+    fixed = {axis: STEP for axis in range(len(shape) - 1) if shape[axis] != 1}
+    if not all(spaces):
+        return Labels.all_fixed(shape, STEP)
+    ids = numpy.stack([space[0].ids for space in spaces])
+    axes = (0, len(shape) - 1) if len(rows) > 1 else (len(shape) - 1,)
+    joint = Space(axes, ids if len(rows) > 1 else ids[0])
+    return Labels(shape, (joint,), {axis: reason for axis, reason in fixed.items() if axis not in axes})
 
 
 def _layer(call: Call, features: Labels, weights: Sequence[Labels]) -> tuple[Labels, Labels]:
