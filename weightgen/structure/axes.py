@@ -1,7 +1,7 @@
 """Axis groups: the axes of several tensors that must be permuted or resized together."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 

@@ -172,7 +172,7 @@ class _Interpreter:
         used = [not isinstance(results, (list, tuple)) or place in taken for place in range(len(shapes))]
         call = Call(name, named, shapes, used, self.propagation, self._grouped)
         found = answer(call, pointwise)
-        if mutable and not (pointwise or name in _IN_PLACE) or mutable and _varies_more(found[0], call.tensors[0]):
+        if mutable and (not (pointwise or name in _IN_PLACE) or _varies_more(found[0], call.tensors[0])):
             raise _Mutation
         if isinstance(results, Tensor):
             return found[0]

@@ -183,6 +183,10 @@ class _Finder:
         unit = _components(len(self.fixed), self.unions.first, self.unions.second)
         shared = numpy.zeros(len(self.fixed), dtype=numpy.int64)
         numpy.maximum.at(shared, unit, self.fixed)
+        # An owner is held by what belongs to it, if nothing was said of itself.
+        inner, owner = unit[self.attachments.first], unit[self.attachments.second]
+        held = shared[owner] == FREE
+        numpy.maximum.at(shared, owner[held], shared[inner[held]])
         found = {
             (name, axis): "not part of the traced graph"
             for name, shape in shapes.items()

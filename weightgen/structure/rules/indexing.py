@@ -8,7 +8,7 @@ NUMBERED = "indexed by number"
 
 @rule("index", "_unsafe_index")
 def _index(call: Call) -> Labels | list[Labels]:
-    """`x[:, i, j]`: the axes of the numbers stand where the first indexed axis stood, or in front if those are apart."""
+    """`x[:, i, j]`: the axes of the numbers stand where the first indexed axis stood, in front if those are apart."""
     labels = call["self"]
     indices = dict(item for item in enumerate(call["indices"]) if item[1] is not None)
     axes = list(indices)

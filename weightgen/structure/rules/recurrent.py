@@ -12,9 +12,10 @@ STEP = "a step in time"
 
 @rule("lstm", "gru", "rnn_tanh", "rnn_relu")
 def _recurrent(call: Call) -> list[Labels]:
-    """Layers and directions one after the other, each with weights `[gates · hidden, inputs]`, `[gates · hidden, hidden]`.
+    """Layers and directions one after the other.
 
-    Their biases follow if there are any, then with `proj_size` the weight `[projected, hidden]`.
+    Each has weights `[gates · hidden, inputs]` and `[gates · hidden, hidden]`, then their biases if there are any, then
+    with `proj_size` the weight `[projected, hidden]`.
     """
     patterns, features = call.propagation, call["input"]
     states = call["hx"] if isinstance(call["hx"], (list, tuple)) else [call["hx"]]
