@@ -32,6 +32,11 @@ def mix(values: Array) -> Array:
     return values ^ (values >> numpy.uint64(31))
 
 
+def paired(first: Array, second: Array) -> Array:
+    """A 64-bit hash of each pair; the two are not treated alike, so that (1, 2) and (2, 1) differ."""
+    return mix(mix(first) + second.astype(numpy.uint64) * numpy.uint64(0xD6E8FEB86659FD93))
+
+
 @dataclass(frozen=True)
 class Edges:
     """Unions or attachments in columns, one entry an edge.
@@ -206,8 +211,7 @@ class Constraints:
         return owners
 
     def _mark(self, nodes: Array, keys: Array, event: int) -> None:
-        salt = mix(numpy.array([event]))[0]
-        self._marks.append((nodes, mix(mix(keys.astype(numpy.uint64)) ^ salt)))
+        self._marks.append((nodes, paired(numpy.array([event]), keys)))
 
     def _event(self) -> int:
         self._events += 1

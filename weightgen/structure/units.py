@@ -17,7 +17,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from weightgen.structure.axes import AxisGraph, AxisGroup, Member
-from weightgen.structure.constraints import FREE, Array, Constraints, Edges, mix
+from weightgen.structure.constraints import FREE, Array, Constraints, Edges, mix, paired
 from weightgen.structure.owners import add_implied
 
 ALIKE_NO_OTHER = "no two of its indices play the same part"
@@ -211,13 +211,11 @@ class _Finder:
         inside = local[attached.second] >= 0
         first = numpy.concatenate([unions.first, attached.first[inside]])
         second = numpy.concatenate([unions.second, attached.second[inside]])
-        labels = numpy.concatenate(
-            [mix(unions.event), mix(mix(attached.event[inside]) + attached.place[inside].astype(numpy.uint64))]
-        )
+        labels = numpy.concatenate([paired(edges.event, edges.place) for edges in (unions, _at(attached, inside))])
         first, second = local[first], local[second]
         colours = self.colours[nodes]
         # Owners that stay where they are tell what belongs to them from all else.
-        outside = mix(mix(attached.event[~inside]) ^ attached.second[~inside].astype(numpy.uint64))
+        outside = paired(attached.event[~inside], attached.second[~inside])
         numpy.add.at(colours, local[attached.first[~inside]], outside)
         count = 0
         while True:
@@ -226,8 +224,8 @@ class _Finder:
                 break
             count, before = found, colours
             colours = mix(before)
-            numpy.add.at(colours, first, mix(before[second] ^ labels))
-            numpy.add.at(colours, second, mix(before[first] + labels))
+            numpy.add.at(colours, first, paired(before[second], labels))
+            numpy.add.at(colours, second, paired(labels, before[first]))
         unit = _components(len(nodes), first, second)
         order = numpy.lexsort((colours, unit))
         twice = (numpy.diff(unit[order]) == 0) & (numpy.diff(colours[order]) == 0)
@@ -265,5 +263,8 @@ def _runs(values: Array) -> Iterator[slice]:
 
 def _selected(edges: Edges, places: Mapping[int, Array], clusters: set[int]) -> Edges:
     chosen = [places[cluster] for cluster in sorted(clusters) if cluster in places]
-    index = numpy.concatenate(chosen) if chosen else numpy.zeros(0, dtype=numpy.int64)
+    return _at(edges, numpy.concatenate(chosen) if chosen else numpy.zeros(0, dtype=numpy.int64))
+
+
+def _at(edges: Edges, index: Array) -> Edges:
     return Edges(edges.first[index], edges.second[index], edges.event[index], edges.place[index])

@@ -149,6 +149,30 @@ def _stack(call: Call) -> Labels:
     return call.propagation.concatenate([call.propagation.unsqueeze(part, axis) for part in call["tensors"]], axis)
 
 
+@rule("copy")
+def _copy(call: Call) -> Labels:
+    """One tensor overwritten by another."""
+    return call.propagation.expand(call["src"], call.shape)
+
+
+@rule("slice_scatter", "select_scatter")
+def _scatter(call: Call) -> Labels:
+    """A tensor with some indices of an axis overwritten by another: what is before, the other, what is behind."""
+    patterns, labels, source = call.propagation, call["self"], call["src"]
+    axis = labels.axis(call["dim"])
+    numbers = numpy.arange(labels.shape[axis])
+    if call.operator == "select_scatter":
+        written = numbers[call["index"]][None]
+        source = patterns.unsqueeze(source, axis)
+    else:
+        written = numbers[call["start"] : call["end"] : call["step"]]
+    kept = numpy.setdiff1d(numbers, written)
+    if len(kept) == 0:
+        return source
+    whole = patterns.concatenate([patterns.take(labels, axis, kept), source], axis)
+    return patterns.take(whole, axis, numpy.argsort(numpy.concatenate([kept, written])))
+
+
 @rule("constant_pad_nd", "pad")
 def _pad(call: Call) -> Labels | list[Labels]:
     labels, widths = call["self"], list(call["pad"])
