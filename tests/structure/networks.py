@@ -65,10 +65,8 @@ def randomise(module: nn.Module, seed: int = 0) -> None:
             if tensor.numel() == max(tensor.shape, default=1):
                 lowest = -0.4 if name.endswith(("bias", "mean", "shift")) else 0.6
                 tensor.copy_(torch.rand(tensor.shape, generator=generator) * 0.8 + lowest)
-            elif tensor.std() == 0:
-                tensor.copy_(torch.randn(tensor.shape, generator=generator) * tensor[0].numel() ** -0.5)
             else:
-                tensor.add_(torch.randn(tensor.shape, generator=generator) * tensor.std() * 0.3)
+                tensor.copy_(torch.randn(tensor.shape, generator=generator) * tensor[0].numel() ** -0.5)
 
 
 def random_orders(groups: Sequence[AxisGroup], seed: int = 1) -> list[Tensor]:

@@ -14,7 +14,7 @@ from weightgen.structure.constraints import Array, Constraints
 from weightgen.structure.labels import Labels, Space
 from weightgen.structure.reshaping import merged_axes, split_axes
 
-LARGEST_SPACE = 1 << 23
+LARGEST_SPACE = 1 << 20
 """A space of more nodes than this is not made; its axes are fixed instead."""
 
 
@@ -23,6 +23,7 @@ class Propagation:
 
     def __init__(self) -> None:
         self.constraints = Constraints()
+        self._merged: dict[int, Labels] = {}
 
     def parameter(self, shape: Sequence[int]) -> Labels:
         """New nodes on every axis, each axis for itself."""
@@ -87,8 +88,8 @@ class Propagation:
 
     def normalise(self, labels: Labels, axes: Iterable[int]) -> Labels:
         """A function of each index and of all indices of some axes together: softmax, normalisation."""
-        self.reduce(labels, axes)
-        return labels
+        # Joined with what it depends on, a constant is none any more.
+        return self.join([labels, self.reduce(labels, axes, keep=True)], labels.shape)
 
     def contract(
         self, operands: Sequence[Labels], places: Sequence[Sequence[int]], shape: Sequence[int], summed: Iterable[int]
@@ -255,9 +256,19 @@ class Propagation:
         for axis, reason in fixed.items():
             if labels.at(axis):
                 self.lock(labels, [axis], reason)
+                labels = Labels(shape, tuple(self._told_apart(space, axis) for space in labels.spaces))
         spaces = tuple(space for space in labels.spaces if space.axes[0] not in fixed or len(space.axes) > 1)
         covered = {axis for space in spaces for axis in space.axes}
         return Labels(shape, spaces, {axis: reason for axis, reason in fixed.items() if axis not in covered})
+
+    def _told_apart(self, space: Space, axis: int) -> Space:
+        """With other constants for every index of an axis that is fixed: what they met differs from place to place."""
+        if axis not in space.axes or len(space.axes) == 1 or not (space.ids < 0).any():
+            return space
+        ids, empty = space.ids.copy(), space.ids < 0
+        place = numpy.indices(ids.shape)[space.axes.index(axis)]
+        ids[empty] = self.constraints.constants(ids[empty], place[empty])
+        return Space(space.axes, ids)
 
     def _owned(self, ids: Array, positions: tuple[int, ...], owners: Array) -> Array:
         """Nodes that belong to those of some of their axes; constants that meet owners become nodes."""
@@ -306,15 +317,24 @@ class Propagation:
     def _split(self, labels: Labels, pieces: Sequence[tuple[int, ...]]) -> Labels:
         """Each axis as several, of the sizes given for it."""
         starts = [0, *itertools.accumulate(map(len, pieces))]
-        spaces = []
+        spaces, again = [], {}
         for space in labels.spaces:
+            # An axis that was merged before falls into what it was then, which says the same with fewer nodes.
+            before = self._merged.get(int(space.ids.flat[0]))
+            whole = len(space.axes) == 1 and numpy.array_equal(space.ids, space.ids[0] + numpy.arange(len(space.ids)))
+            if before is not None and whole and before.shape == tuple(pieces[space.axes[0]]):
+                places = dict(enumerate(range(starts[space.axes[0]], starts[space.axes[0] + 1])))
+                restored = before.moved(places, before.shape)
+                spaces += restored.spaces
+                again.update(restored.fixed)
+                continue
             axes = [starts[axis] + place for axis in space.axes for place in range(len(pieces[axis]))]
             sizes = [size for axis in space.axes for size in pieces[axis]]
             spaces.append(Space(tuple(axes), space.ids.reshape(sizes)))
         fixed = {
             starts[axis] + place: reason for axis, reason in labels.fixed.items() for place in range(len(pieces[axis]))
         }
-        return Labels(tuple(itertools.chain(*pieces)), tuple(spaces), fixed)
+        return Labels(tuple(itertools.chain(*pieces)), tuple(spaces), {**fixed, **again})
 
     def _merge(self, labels: Labels, first: int, count: int) -> Labels:
         """`count` neighbouring axes as one."""
@@ -336,6 +356,11 @@ class Propagation:
         ids = self._joint(labels, axes)
         merged = tuple(sorted({places[axis] for axis in axes}))
         joint = Space(merged, ids.reshape([shape[axis] for axis in merged]))
+        if len(merged) == 1 and numpy.array_equal(joint.ids, joint.ids[0] + numpy.arange(size)) and joint.ids[0] >= 0:
+            back = {axis: axis - first for axis in run}
+            spaces = tuple(space.moved(back) for space in touching)
+            kept = {back[axis]: reason for axis, reason in labels.fixed.items() if axis in run}
+            self._merged[int(joint.ids[0])] = Labels(tuple(labels.shape[axis] for axis in run), spaces, kept)
         return self._settled(shape, [*others, joint], fixed)
 
 

@@ -91,7 +91,7 @@ def _attention(call: Call) -> Labels:
     swapped = [*range(len(key.shape) - 2), -1, -2]
     scores = matmul(call.propagation, query, call.propagation.permute(key, swapped))
     if call["is_causal"]:
-        scores = call.propagation.lock(scores, [-2, -1], "order under a causal mask")
+        scores = call.propagation.renewed(scores, [-2, -1], scores.shape, "order under a causal mask")
     if mask is not None:
         scores = call.propagation.join([scores, mask], scores.shape)
     scores = call.propagation.normalise(scores, [-1])

@@ -48,13 +48,13 @@ def _softmax(call: Call) -> Labels:
 @rule("cumsum", "cumprod", "logcumsumexp", "cummax", "cummin", "sort", "argsort")
 def _ordered(call: Call) -> list[Labels]:
     """Functions of a value and of those before it."""
-    labels = call.propagation.lock(call.tensors[0], [call["dim"]], f"order under {call.operator}")
+    labels = call.propagation.renewed(call.tensors[0], [call["dim"]], call.shape, f"order under {call.operator}")
     return [labels] * len(call.shapes)
 
 
 @rule("tril", "triu")
 def _triangle(call: Call) -> Labels:
-    return call.propagation.lock(call.tensors[0], [-2, -1], "order under a triangular mask")
+    return call.propagation.renewed(call.tensors[0], [-2, -1], call.shape, "order under a triangular mask")
 
 
 @rule(
@@ -89,8 +89,8 @@ def _group_norm(call: Call) -> list[Labels]:
     batch, channels, *rest = features.shape
     groups = call.get("num_groups", "group")
     blocks = call.propagation.reshape(features, (batch, groups, channels // groups, *rest))
-    call.propagation.normalise(blocks, range(2, len(blocks.shape)))
-    result = _affine(call, features, 1)
+    blocks = call.propagation.normalise(blocks, range(2, len(blocks.shape)))
+    result = _affine(call, call.propagation.reshape(blocks, features.shape), 1)
     return [result, *(Labels.all_fixed(shape, "statistics of a group") for shape in call.shapes[1:])]
 
 
@@ -99,7 +99,7 @@ def _weight_norm(call: Call) -> Labels:
     """`g v / ‖v‖`, the norm over all axes but one."""
     direction, scale = call["v"], call["g"]
     axis = direction.axis(call["dim"])
-    call.propagation.normalise(direction, [other for other in range(len(direction.shape)) if other != axis])
+    direction = call.propagation.normalise(direction, [at for at in range(len(direction.shape)) if at != axis])
     return call.propagation.join([direction, scale], call.shape)
 
 
