@@ -54,6 +54,10 @@ def _attended(one: Tensor, other: Tensor) -> Tensor:
     return functional.scaled_dot_product_attention(query, key, value).flatten(1)
 
 
+def _multiplied(one: Tensor, other: Tensor) -> Tensor:
+    return torch.einsum("bij,bjk->bik", one.view(1, 3, 4), other.view(1, 4, 3)[..., :1].expand(1, 4, 4)).flatten(1)
+
+
 def _shared_keys(one: Tensor, other: Tensor) -> Tensor:
     query, key = one.view(1, 6, 1, 2), other[:, :6].reshape(1, 3, 1, 2)
     return functional.scaled_dot_product_attention(query, key, key, enable_gqa=True).flatten(1)
@@ -93,7 +97,7 @@ STEPS: Sequence[Callable[[nn.Module, str], Callable[..., Tensor]]] = (
             lambda one, other: functional.glu(torch.cat([one, other], 1), 1),
             lambda one, other: functional.group_norm(one, 3) + other,
             lambda one, other: functional.layer_norm(one, (WIDTH,)),
-            lambda one, other: torch.einsum("bij,bkj->bik", one.view(1, 3, 4), other.view(1, 4, 1, 3)[:, :, 0, :1].expand(1, 4, 4)).flatten(1),
+            _multiplied,
             lambda one, other: one.index_select(1, torch.tensor([0, 3, 1, 1, 2, 11, 10, 9, 8, 7, 6, 5])),
             lambda one, other: one.cumsum(1),
             _attended,

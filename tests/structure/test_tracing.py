@@ -205,12 +205,11 @@ def test_writing_in_place_into_zeros_is_seen():
     )
 
 
-@pytest.mark.slow
 def test_resnet20_from_disk():
     path = Path(os.environ.get("WEIGHTGEN_DATA", "")) / "resnet_cifar10" / "resnet20-12fca82f.th"
     if not path.is_file():
         pytest.skip("needs $WEIGHTGEN_DATA/resnet_cifar10")
-    state = torch.load(path, weights_only=True)["state_dict"]
+    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     module = ResNetA()
     module.load_state_dict({name.removeprefix("module."): tensor for name, tensor in state.items()})
     example = Example(module, (torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)),))
