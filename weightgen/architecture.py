@@ -12,7 +12,9 @@ from weightgen.errors import ArchitectureError
 from weightgen.registry import Registry, unknown_name
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+    from weightgen.structure.axes import AxisGraph
 
 Value = bool | int | float | str | tuple[int, ...]
 
@@ -176,6 +178,29 @@ class Architecture:
         except (TypeError, ValueError, RuntimeError, KeyError) as error:
             raise ArchitectureError("cannot build the architecture", where=f"'{self}'", got=str(error)) from error
 
+    def example_inputs(self) -> tuple["Tensor", ...]:
+        """Arguments of the network's forward, of the right shapes, all zeros: one image.
+
+        Raises:
+            ArchitectureError: for a network that does not say what it reads.
+        """
+        return _examples(self, self.build())
+
+    def axes(self) -> "AxisGraph":
+        """Which axes of the tensors belong together, traced from the module when it is first asked for.
+
+        Raises:
+            ArchitectureError: if the module cannot be traced.
+        """
+        return _axes(self)
+
+    def tensors(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Name → (kind such as `float32`, shape) of every tensor of the state dict of a fresh module, in order."""
+        return {
+            name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+            for name, tensor in _meta(self).state_dict().items()
+        }
+
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Name → shape of every tensor of the state dict, in order, without taking memory for them."""
         return dict(_shapes(self))
@@ -201,6 +226,42 @@ def _meta(architecture: Architecture) -> "nn.Module":
 @functools.lru_cache(maxsize=1024)
 def _shapes(architecture: Architecture) -> tuple[tuple[str, tuple[int, ...]], ...]:
     return tuple((name, tuple(tensor.shape)) for name, tensor in _meta(architecture).state_dict().items())
+
+
+@functools.lru_cache(maxsize=64)
+def _axes(architecture: Architecture) -> "AxisGraph":
+    import torch
+
+    from weightgen.structure.tracing import trace_axes
+
+    try:
+        # Shapes are all that matters, so that no memory is needed.
+        with torch.device("meta"):
+            module = architecture.build()
+            return trace_axes(module, _examples(architecture, module))
+    except (ArchitectureError, NotImplementedError):
+        # Some networks look at values of their tensors.
+        with torch.random.fork_rng(devices=[]):
+            module = architecture.build()
+        return trace_axes(module, _examples(architecture, module))
+
+
+def _examples(architecture: Architecture, module: "nn.Module") -> tuple["Tensor", ...]:
+    import torch
+
+    options = dict(architecture.options)
+    if architecture.family in families:
+        size = architecture.option("input")
+    else:
+        size = getattr(module, "pretrained_cfg", {}).get("input_size")
+    if not isinstance(size, tuple):
+        raise ArchitectureError("what the network reads is not known", where=f"'{architecture}'")
+    channels, *image = size
+    if architecture.family not in families:
+        channels = options.get("in_chans", channels)
+        side = options.get("img_size", tuple(image))
+        image = side if isinstance(side, tuple) else (side, side)
+    return (torch.zeros(1, channels, *image),)  # type: ignore[arg-type]
 
 
 @functools.lru_cache(maxsize=1024)

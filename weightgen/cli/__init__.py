@@ -25,7 +25,7 @@ app = App(
 COMMANDS = {
     "generate": "weightgen.cli.generate:generate",
     "evaluate": "weightgen.cli.checkpoint:evaluate",
-    "inspect": "weightgen.cli.checkpoint:inspect",
+    "inspect": "weightgen.cli.inspect:inspect",
     "zoo": "weightgen.cli.zoo:app",
     "train": "weightgen.cli.train:app",
     "tokenize": "weightgen.cli.tokens:tokenize",

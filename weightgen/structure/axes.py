@@ -2,26 +2,99 @@
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from weightgen.errors import ArchitectureError
+
+if TYPE_CHECKING:
+    import numpy
+
+
+@dataclass(frozen=True)
+class IndexTable:
+    """Which indices of an axis each unit owns, where it is not a block of neighbouring ones.
+
+    Args:
+        units: for each unit its indices, in the order in which those of all units correspond.
+    """
+
+    units: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
 class Member:
-    """One axis of one tensor; a unit of the group owns `block` neighbouring indices of it (a flattened feature map)."""
+    """One axis of one tensor, or a part of it, along which the units of a group lie.
+
+    Args:
+        tensor: its name in the state dict.
+        axis: the axis.
+        block: unit `u` owns the neighbouring indices `u · block … (u + 1) · block − 1`, as of a flattened feature map.
+        table: the indices of each unit where they lie otherwise (in a concatenated axis, or in several pieces such as
+            the gates of a recurrent layer); `block` then says how many a unit has.
+        within: `(axis, start, stop)` if the units lie along the axis only in this range of another axis, as the inputs
+            of one group of a grouped convolution do.
+    """
 
     tensor: str
     axis: int
     block: int = 1
+    table: IndexTable | None = None
+    within: tuple[int, int, int] | None = None
+
+    @classmethod
+    def of(
+        cls, tensor: str, axis: int, indices: "numpy.ndarray", within: tuple[int, int, int] | None = None
+    ) -> "Member":
+        """A member whose units own the given indices `[units, indices of a unit]`."""
+        import numpy
+
+        block = indices.shape[1]
+        plain = numpy.array_equal(indices.ravel(), numpy.arange(indices.size))
+        table = None if plain else IndexTable(tuple(map(tuple, indices.tolist())))
+        return cls(tensor, axis, block, table, within)
+
+    def indices(self, size: int) -> "numpy.ndarray":
+        """int64 `[size, block]`: the indices that each of the group's `size` units owns."""
+        import numpy
+
+        if self.table is not None:
+            return numpy.array(self.table.units, dtype=numpy.int64)
+        return numpy.arange(size * self.block).reshape(size, self.block)
 
 
 @dataclass(frozen=True)
 class AxisGroup:
-    """The hidden units between two layers: `size` of them, with every axis along which they lie."""
+    """Hidden units that can change places: `size` of them, with every axis along which they lie.
+
+    Args:
+        size: how many units there are.
+        members: where they lie.
+        kin: a number that groups share which are of one kind and must be resized alike, such as the inner axes of all
+            heads of a layer; None for a group that stands alone.
+    """
 
     size: int
     members: tuple[Member, ...]
+    kin: int | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class AxisGraph:
+    """All axis groups of a network.
+
+    Groups may lie within others: the heads of an attention layer are one, the places within each head more. Any
+    permutation of any group leaves the network's function unchanged, in any order one after the other.
+
+    Args:
+        groups: in the order of the tensors.
+        frozen: (tensor, axis) → why no group moves it, for every axis with two indices or more.
+        shapes: name → shape of every tensor.
+    """
+
+    groups: tuple[AxisGroup, ...]
+    frozen: Mapping[tuple[str, int], str]
+    shapes: Mapping[str, tuple[int, ...]]
 
 
 def axis_groups(shapes: Mapping[str, tuple[int, ...]]) -> list[AxisGroup]:
