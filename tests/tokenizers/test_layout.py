@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weightgen.architecture import Architecture
-from weightgen.errors import ArchitectureError
 from weightgen.tokenizers.layout import COORDINATES, layout_of
 
 SIZES = st.lists(st.integers(1, 5), min_size=0, max_size=3).map(tuple)
@@ -113,6 +112,6 @@ def test_gradients_pass_through_scattering():
     assert torch.equal(tokens.grad[0], layout.mask.float())
 
 
-def test_a_network_with_other_layers_is_refused():
-    with pytest.raises(ArchitectureError, match="plain stacks"):
-        layout_of(Architecture.parse("timm/test_resnet?num_classes=10"), 8)
+def test_a_network_with_other_layers_has_a_layout_too():
+    layout = layout_of(Architecture.parse("timm/test_resnet?num_classes=10"), 8)
+    assert layout.tokens and all(name.endswith("num_batches_tracked") for name in layout.copied)

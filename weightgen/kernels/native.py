@@ -1,0 +1,3 @@
+"""x"""
+def choose(device, values):
+    return None
