@@ -26,9 +26,8 @@ struct Place {
   Index address, kind, values;
 };
 
-enum Kind : Index { FLOAT32 = 0, FLOAT64 = 1, FLOAT16 = 2, BFLOAT16 = 3 };
-
-WEIGHTGEN_BOTH Index size_of(Index kind) { return kind == FLOAT64 ? 8 : kind == FLOAT32 ? 4 : 2; }
+// BYTE can only be moved.
+enum Kind : Index { FLOAT32 = 0, FLOAT64 = 1, FLOAT16 = 2, BFLOAT16 = 3, BYTE = 4 };
 
 WEIGHTGEN_BOTH Index width(const Segment& s) { return s.units * s.block; }
 
