@@ -7,6 +7,10 @@
 #include <immintrin.h>
 #endif
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "numbers.h"
 
 namespace weightgen {
@@ -40,6 +44,17 @@ inline void stream_copy(void* target, const void* source, std::size_t bytes) {
   std::memcpy(to + done, from + done, bytes - done);
 #else
   std::memcpy(to, from, bytes);
+#endif
+}
+
+// Asks for large pages where memory is fresh: the system then clears it in pieces of 2 MB, not of 4 KB, which costs a
+// tenth. Nothing changes where it has pages already.
+inline void prefer_large_pages(void* begin, Index bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  constexpr std::uintptr_t PAGE = 4096, LARGE = Index(1) << 21;
+  const std::uintptr_t first = (reinterpret_cast<std::uintptr_t>(begin) + PAGE - 1) & ~(PAGE - 1);
+  const std::uintptr_t end = (reinterpret_cast<std::uintptr_t>(begin) + bytes) & ~(PAGE - 1);
+  if (end > first + LARGE) madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);
 #endif
 }
 

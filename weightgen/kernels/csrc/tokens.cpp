@@ -83,36 +83,44 @@ inline void for_units(const Segment& s, const Index* permutation, Index low, Ind
   }
 }
 
-// (x − reference) / scale, or · scale, each operation rounded once; either may be null.
-template <typename C>
-void normalise(C* __restrict values, Index count, const C* __restrict reference, const C* scale, bool divide) {
+// to = (from − reference) / scale, or · scale, each operation rounded once; `to` may be `from`, the others null.
+template <typename C, typename S>
+void normalise(C* to, const S* from, Index count, const C* reference, const C* scale, bool divide) {
   const C by = scale ? *scale : C(1);
   if (reference && scale && divide) {
-    for (Index i = 0; i < count; ++i) values[i] = (values[i] - reference[i]) / by;
-    return;
+#pragma GCC ivdep
+    for (Index i = 0; i < count; ++i) to[i] = (cast<C>(from[i]) - reference[i]) / by;
+  } else if (reference) {
+#pragma GCC ivdep
+    for (Index i = 0; i < count; ++i) to[i] = cast<C>(from[i]) - reference[i];
+    if (scale) normalise<C>(to, to, count, nullptr, scale, divide);
+  } else if (divide) {
+#pragma GCC ivdep
+    for (Index i = 0; i < count; ++i) to[i] = cast<C>(from[i]) / by;
+  } else {
+#pragma GCC ivdep
+    for (Index i = 0; i < count; ++i) to[i] = cast<C>(from[i]) * by;
   }
-  if (reference)
-    for (Index i = 0; i < count; ++i) values[i] -= reference[i];
-  if (scale && divide)
-    for (Index i = 0; i < count; ++i) values[i] /= by;
-  if (scale && !divide)
-    for (Index i = 0; i < count; ++i) values[i] *= by;
 }
 
-// The inverse of `normalise`.
-template <typename C>
-void denormalise(C* __restrict values, Index count, const C* __restrict reference, const C* scale, bool divide) {
+// to = from · scale + reference, or / scale: the inverse of `normalise`.
+template <typename C, typename S>
+void denormalise(C* to, const S* from, Index count, const C* reference, const C* scale, bool divide) {
   const C by = scale ? *scale : C(1);
   if (reference && scale && !divide) {
-    for (Index i = 0; i < count; ++i) values[i] = values[i] * by + reference[i];
-    return;
+#pragma GCC ivdep
+    for (Index i = 0; i < count; ++i) to[i] = cast<C>(from[i]) * by + reference[i];
+  } else if (scale && divide) {
+#pragma GCC ivdep
+    for (Index i = 0; i < count; ++i) to[i] = cast<C>(from[i]) / by;
+    if (reference) denormalise<C>(to, to, count, reference, nullptr, false);
+  } else if (scale) {
+#pragma GCC ivdep
+    for (Index i = 0; i < count; ++i) to[i] = cast<C>(from[i]) * by;
+  } else {
+#pragma GCC ivdep
+    for (Index i = 0; i < count; ++i) to[i] = cast<C>(from[i]) + reference[i];
   }
-  if (scale && divide)
-    for (Index i = 0; i < count; ++i) values[i] /= by;
-  if (scale && !divide)
-    for (Index i = 0; i < count; ++i) values[i] *= by;
-  if (reference)
-    for (Index i = 0; i < count; ++i) values[i] += reference[i];
 }
 
 template <typename C>
@@ -150,18 +158,26 @@ void gather_run(const Job& job, Index number, Index network, Index row, Index lo
     C* values = nullptr;
     if constexpr (std::is_same_v<T, C>) values = to;
     else values = buffer;
-    for_units(s, permutation, low, high, [&](Index source, Index column, Index count) {
-      if (count == 1) values[column - low] = cast<C>(from[source]);
-      else cast_run(values + column - low, from + source, count);
-    });
-    normalise(values, high - low, reference_at<C>(job, target_index(s, row, low)), scale_of<C>(job, number), job.divide);
+    const C* reference = reference_at<C>(job, target_index(s, row, low));
+    const C* scale = scale_of<C>(job, number);
+    if (contiguous(s) && (reference || scale)) {
+      normalise<C>(values, from + low, high - low, reference, scale, job.divide);
+    } else {
+      for_units(s, permutation, low, high, [&](Index source, Index column, Index count) {
+        if (count == 1) values[column - low] = cast<C>(from[source]);
+        else cast_run(values + column - low, from + source, count);
+      });
+      if (reference || scale) normalise<C>(values, values, high - low, reference, scale, job.divide);
+    }
     if constexpr (!std::is_same_v<T, C>) cast_run(to, values, high - low);
   });
 }
 
 template <typename T>
 void gather(const Job& job) {
-  const bool stream = job.networks * job.values * Index(sizeof(T)) >= STREAM;
+  const Index bytes = job.networks * job.values * Index(sizeof(T));
+  const bool stream = bytes >= STREAM;
+  if (stream) prefer_large_pages(job.tokens, bytes);
   for_rows(job, [&](const Group& group, Index network, Index row_begin, Index row_end) {
     alignas(64) T scratch[SCRATCH];
     T* tokens = static_cast<T*>(job.tokens) + network * job.values + group.offset;
@@ -228,9 +244,16 @@ void decode_run(const Job& job, Index number, Index network, Index row, Index lo
   C* values = nullptr;
   if constexpr (std::is_same_v<S, C>) values = to;
   else values = buffer;
+  const C* reference = reference_at<C>(job, begin);
+  const C* scale = scale_of<C>(job, number);
   if (job.codes) look_up<T>(job, network, begin, count, values);
-  else cast_run(values, tokens, count);
-  denormalise(values, count, reference_at<C>(job, begin), scale_of<C>(job, number), job.divide);
+  if (!reference && !scale) {
+    if (!job.codes) cast_run(values, tokens, count);
+  } else if (job.codes) {
+    denormalise<C>(values, values, count, reference, scale, job.divide);
+  } else {
+    denormalise<C>(values, tokens, count, reference, scale, job.divide);
+  }
   if constexpr (!std::is_same_v<S, C>) cast_run(to, values, count);
 }
 
@@ -269,6 +292,12 @@ void scatter_rows(const Job& job, Index number, Index network, Index row_begin, 
 template <typename T>
 void scatter(const Job& job) {
   const bool stream = job.networks * job.values * Index(sizeof(T)) >= STREAM;
+  for (Index number = 0; stream && number < job.tensors; ++number) {
+    const Place& place = job.places[number];
+    with_kind(place.kind, [&](auto kind) {
+      prefer_large_pages(reinterpret_cast<void*>(place.address), job.networks * place.values * Index(sizeof kind));
+    });
+  }
   for_rows(job, [&](const Group& group, Index network, Index row_begin, Index row_end) {
     for (Index number = group.begin; number < group.end; ++number) {
       with_kind(job.places[job.table[number].tensor].kind, [&](auto kind) {
