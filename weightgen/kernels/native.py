@@ -1,15 +1,16 @@
 """The C++ and CUDA twins, and the choice of a twin.
 
 `WEIGHTGEN_KERNELS` chooses: `reference`, `cpu` and `cuda` are taken at their word and never fall back. `auto`, the
-default, takes the library of the tensors' device if it was built before. It builds it only for a call of at least
-`WORTH_BUILDING` values, since a compiler takes seconds and the reference takes less for fewer values; if that fails it
-says so once and takes the reference from then on. As all twins give the same numbers, the choice is one of speed.
+default, takes the library of the tensors' device if it was built before, by whichever process. It builds it only once
+this process has moved `WORTH_BUILDING` values without, since a compiler takes some ten seconds and the reference takes
+less for fewer values; if that fails it says so once and stays with the reference. As all twins give the same numbers,
+the choice is one of speed.
 """
 
 import ctypes
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -19,8 +20,8 @@ from weightgen.kernels.build import build, library_path
 from weightgen.registry import unknown_name
 
 CHOICES = ("auto", "reference", "cpu", "cuda")
-WORTH_BUILDING = 1 << 26
-"""Values of one call for which a compiler is worth its seconds."""
+WORTH_BUILDING = 1 << 32
+"""Values for which the reference takes about as long as a compiler."""
 
 KINDS = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 MOVED = {1: 4, 2: 2, 4: 0, 8: 1}
@@ -40,16 +41,19 @@ class Job(ctypes.Structure):
     ]  # fmt: skip
 
 
+Launch = Callable[[Callable[..., int], Job, int, torch.device], None]
+
+
 class Library:
     """The kernels of one built library.
 
     Args:
         library: what ctypes loaded.
-        device: where the tensors of its jobs lie, `cpu` or `cuda`.
+        launch: how a kernel on tiles is called, with function, job, tiles and device; None for kernels on whole jobs.
     """
 
-    def __init__(self, library: ctypes.CDLL, device: str) -> None:
-        self.library, self.device = library, device
+    def __init__(self, library: ctypes.CDLL, launch: Launch | None = None) -> None:
+        self.library, self.launch = library, launch
 
     def gather_tokens(
         self,
@@ -104,10 +108,11 @@ class Library:
     ) -> None:
         table = table.contiguous()
         places = torch.tensor([[one.data_ptr(), kind_of(one.dtype), one.shape[1]] for one in tensors])
-        first = None
-        if self.device == "cuda":
+        first, tiles = None, 0
+        if self.launch is not None:
             first = torch.empty(len(table) + 1, dtype=torch.int64)
-            self.library.weightgen_tiles(*map(ctypes.c_void_p, (_pointer(table), _pointer(first))), ctypes.c_int64(len(table)))
+            pointers = (ctypes.c_void_p(_pointer(one)) for one in (table, first))
+            self.library.weightgen_tiles(*pointers, ctypes.c_int64(len(table)))
             tiles = int(first[-1])
             table, places, first = (one.to(tokens.device) for one in (table, places, first))
         job = Job(
@@ -119,15 +124,10 @@ class Library:
             entries=0 if codes is None else tokens.shape[1], first=_pointer(first),
         )  # fmt: skip
         function = getattr(self.library, f"weightgen_{name}")
-        if self.device == "cpu":
+        if self.launch is None:
             function(ctypes.byref(job))
-            return
-        with torch.cuda.device(tokens.device):
-            stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
-            status = function(ctypes.byref(job), ctypes.c_int64(tiles), stream)
-        if status:
-            reason = self.library.weightgen_reason(status).decode()
-            raise KernelError("a CUDA kernel failed", where=f"weightgen::{name}", got=reason)
+        else:
+            self.launch(function, job, tiles, tokens.device)
 
 
 def kind_of(dtype: torch.dtype) -> int:
@@ -145,12 +145,15 @@ def kind_of(dtype: torch.dtype) -> int:
 
 _libraries: dict[str, Library] = {}
 _failures: dict[str, KernelError] = {}
+_moved: dict[str, int] = {}
+"""Twin → values that this process has moved for want of its library."""
 
 
 def forget() -> None:
     """Forgets loaded libraries and failed builds, for tests."""
     _libraries.clear()
     _failures.clear()
+    _moved.clear()
 
 
 def choose(device: torch.device, values: int) -> Library | None:
@@ -172,12 +175,15 @@ def choose(device: torch.device, values: int) -> Library | None:
                 expected=choice, remedy="move the tensors, or choose auto",
             )  # fmt: skip
         return load(choice)
-    if device.type not in ("cpu", "cuda") or device.type in _failures:
+    twin = device.type
+    if twin not in ("cpu", "cuda") or twin in _failures:
         return None
-    if device.type not in _libraries and values < WORTH_BUILDING and not library_path(device.type).exists():
-        return None
+    if twin not in _libraries and not library_path(twin).exists():
+        _moved[twin] = _moved.get(twin, 0) + values
+        if _moved[twin] < WORTH_BUILDING:
+            return None
     try:
-        return load(device.type)
+        return load(twin)
     except KernelError as error:
         warnings.warn(f"the slower kernels in plain torch are used: {error}", RuntimeWarning, stacklevel=2)
         return None
@@ -193,14 +199,14 @@ def load(twin: str) -> Library:
         raise _failures[twin]
     if twin not in _libraries:
         try:
-            _libraries[twin] = Library(_opened(twin), twin)
+            _libraries[twin] = _opened(twin)
         except KernelError as error:
             _failures[twin] = error
             raise
     return _libraries[twin]
 
 
-def _opened(twin: str) -> ctypes.CDLL:
+def _opened(twin: str) -> Library:
     if twin == "cuda" and not torch.cuda.is_available():
         raise KernelError("no CUDA device is there", where="the cuda kernels", remedy="set WEIGHTGEN_KERNELS=auto")
     path = build(twin)
@@ -208,9 +214,18 @@ def _opened(twin: str) -> ctypes.CDLL:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         raise KernelError(f"cannot load the {twin} kernels", where=path, got=str(error)) from error
-    if twin == "cuda":
-        library.weightgen_reason.restype = ctypes.c_char_p
-    return library
+    if twin == "cpu":
+        return Library(library)
+    library.weightgen_reason.restype = ctypes.c_char_p
+
+    def on_stream(function: Callable[..., int], job: Job, tiles: int, device: torch.device) -> None:
+        with torch.cuda.device(device):
+            stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+            status = function(ctypes.byref(job), ctypes.c_int64(tiles), stream)
+        if status:
+            raise KernelError("a CUDA kernel failed", got=library.weightgen_reason(status).decode())
+
+    return Library(library, on_stream)
 
 
 def _pointer(tensor: Tensor | None) -> int | None:

@@ -81,7 +81,14 @@ WEIGHTGEN_BOTH To cast(From value) {
 template <typename T>
 using Compute = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
-// Calls `body` with a value of the type that a kind stands for.
+// Whether values of one type may become those of another: bytes are only moved.
+template <typename T, typename S>
+constexpr bool MEET = std::is_same_v<T, std::uint8_t> == std::is_same_v<S, std::uint8_t>;
+
+// Calls `body` with a value of the type that a kind stands for; `body` may be for the CPU alone.
+#if defined(__CUDACC__)
+#pragma nv_exec_check_disable
+#endif
 template <typename Body>
 WEIGHTGEN_BOTH void with_kind(Index kind, Body&& body) {
   switch (kind) {

@@ -145,6 +145,7 @@ void gather_run(const Job& job, Index number, Index network, Index row, Index lo
   with_kind(place.kind, [&](auto kind) {
     using S = decltype(kind);
     const S* from = reinterpret_cast<const S*>(place.address) + line;
+    if constexpr (!MEET<T, S>) return;
     if constexpr (std::is_same_v<S, T>) {
       if (plain) {
         for_units(s, permutation, low, high, [&](Index source, Index column, Index count) {
@@ -301,7 +302,8 @@ void scatter(const Job& job) {
   for_rows(job, [&](const Group& group, Index network, Index row_begin, Index row_end) {
     for (Index number = group.begin; number < group.end; ++number) {
       with_kind(job.places[job.table[number].tensor].kind, [&](auto kind) {
-        scatter_rows<T, decltype(kind)>(job, number, network, row_begin, row_end, stream);
+        using S = decltype(kind);
+        if constexpr (MEET<T, S>) scatter_rows<T, S>(job, number, network, row_begin, row_end, stream);
       });
     }
   });
