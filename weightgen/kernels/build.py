@@ -58,8 +58,8 @@ def build(twin: str) -> Path:
     return path
 
 
-def compile_library(arguments: list[str]) -> None:
-    """Runs a compiler.
+def compile_library(arguments: list[str]) -> str:
+    """Runs a compiler and returns what it said.
 
     Raises:
         KernelError: with what the compiler said last.
@@ -76,6 +76,7 @@ def compile_library(arguments: list[str]) -> None:
             "cannot build the kernels", where=shlex.join(arguments[:1]), got=f"exit {found.returncode}: {reason}",
             remedy=remedy,
         )  # fmt: skip
+    return found.stdout + found.stderr
 
 
 def command(twin: str, out: Path, *extra: str) -> list[str]:

@@ -107,7 +107,7 @@ class Library:
         codes: Tensor | None = None,
     ) -> None:
         table = table.contiguous()
-        places = torch.tensor([[one.data_ptr(), kind_of(one.dtype), one.shape[1]] for one in tensors])
+        places = torch.tensor([[one.data_ptr(), kind_of(one.dtype), one.stride(0)] for one in tensors])
         first, tiles = None, 0
         if self.launch is not None:
             first = torch.empty(len(table) + 1, dtype=torch.int64)

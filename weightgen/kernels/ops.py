@@ -1,10 +1,12 @@
 """The operators `weightgen::gather_tokens`, `weightgen::scatter_tokens` and `weightgen::scatter_codes`.
 
 Each moves a whole batch of networks at once and has twins that give the same numbers: `reference.py`, C++ and CUDA
-(`native.py` chooses). All have fake forms for `torch.compile`, and they differentiate and `vmap`. What does not change
-from network to network, the reference and the scales, is a constant: it takes no gradient.
+(`native.py` chooses). All have fake forms for `torch.compile`, and they differentiate and `vmap` (`torch.func.grad` is
+beyond custom operators of torch). What does not change from network to network, the reference and the scales, is a
+constant: it takes no gradient.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -54,8 +56,8 @@ def gather_tokens(
     if subtracted is not None or scales is not None or any(tensor.dtype != dtype for tensor in flat):
         _check_floating([*(tensor.dtype for tensor in flat), dtype])
     check_table(table, sizes, tokens * chunk)
-    check_permutations(permutations, table, networks)
-    frame = _frame(table, tokens, chunk, dtype, subtracted, scales)
+    check_permutations(permutations, table, networks, flat[0].device)
+    frame = _frame(table, tokens, chunk, dtype, flat[0].device, subtracted, scales)
     create = flat[0].new_empty if fills(table, tokens * chunk) else flat[0].new_zeros
     out = create((networks, tokens * chunk), dtype=dtype)
     if out.numel():
@@ -74,7 +76,7 @@ def scatter_tokens(
     added: Tensor | None = None,
     scales: Tensor | None = None,
     divide: bool = False,
-) -> list[Tensor]:
+) -> Tensor:
     """The inverse of `gather_tokens`: scale, add, permute back and cast in one pass.
 
     Args:
@@ -88,7 +90,7 @@ def scatter_tokens(
         divide: whether scales divide.
 
     Returns:
-        A tensor `[networks, size]` for each of `sizes`.
+        `[networks, values]`, in which the tensors stand one after the other; `.split(sizes, 1)` gives each.
 
     Raises:
         KernelError: for arguments that do not fit one another.
@@ -99,13 +101,13 @@ def scatter_tokens(
     if added is not None or scales is not None or tokens.dtype != dtype:
         _check_floating([tokens.dtype, dtype])
     check_table(table, sizes, count * chunk)
-    check_permutations(permutations, table, networks)
-    frame = _frame(table, count, chunk, tokens.dtype, added, scales)
-    out = _tensors(tokens, table, networks, sizes, dtype)
-    if any(tensor.numel() for tensor in out):
+    check_permutations(permutations, table, networks, tokens.device)
+    frame = _frame(table, count, chunk, tokens.dtype, tokens.device, added, scales)
+    out, parts = _tensors(tokens, table, networks, sizes, dtype)
+    if out.numel():
         flat = tokens.contiguous().view(networks, count * chunk)
-        twin = native.choose(tokens.device, networks * sum(sizes)) or reference
-        twin.scatter_tokens(flat, table, out, _contiguous(permutations), *frame, divide)
+        twin = native.choose(tokens.device, out.numel()) or reference
+        twin.scatter_tokens(flat, table, parts, _contiguous(permutations), *frame, divide)
     return out
 
 
@@ -120,7 +122,7 @@ def scatter_codes(
     added: Tensor | None = None,
     scales: Tensor | None = None,
     divide: bool = False,
-) -> list[Tensor]:
+) -> Tensor:
     """`scatter_tokens` of tokens that are sums of codebook entries, which are looked up in the same pass.
 
     Args:
@@ -129,29 +131,29 @@ def scatter_codes(
         table, sizes, dtype, permutations, added, scales, divide: as for `scatter_tokens`.
 
     Returns:
-        A tensor `[networks, size]` for each of `sizes`.
+        `[networks, values]`, in which the tensors stand one after the other; `.split(sizes, 1)` gives each.
 
     Raises:
         KernelError: for codes outside the codebook, or arguments that do not fit one another.
     """
     fits = codes.dim() == codebooks.dim() == 3 and codes.shape[2] == codebooks.shape[0] > 0
-    if not fits or codes.dtype != torch.int64:
+    if not fits or codes.dtype != torch.int64 or codes.device != codebooks.device:
         raise KernelError(
             "codes that do not fit the codebooks",
-            got=f"{codes.dtype} {tuple(codes.shape)} for codebooks {tuple(codebooks.shape)}",
-            expected="torch.int64 [networks, tokens, levels] for codebooks [levels, entries, chunk]",
+            got=f"{codes.dtype} {tuple(codes.shape)} for codebooks {tuple(codebooks.shape)} on {codebooks.device}",
+            expected=f"torch.int64 [networks, tokens, levels] for codebooks [levels, entries, chunk] on {codes.device}",
         )
     networks, count, _ = codes.shape
     chunk = codebooks.shape[2]
     _check_floating([codebooks.dtype, dtype])
     check_codes(codes, codebooks.shape[1])
     check_table(table, sizes, count * chunk)
-    check_permutations(permutations, table, networks)
-    frame = _frame(table, count, chunk, codebooks.dtype, added, scales)
-    out = _tensors(codes, table, networks, sizes, dtype)
-    if any(tensor.numel() for tensor in out):
-        twin = native.choose(codes.device, networks * sum(sizes)) or reference
-        arguments = (codes.contiguous(), codebooks.contiguous(), table, out, _contiguous(permutations), *frame, divide)
+    check_permutations(permutations, table, networks, codes.device)
+    frame = _frame(table, count, chunk, codebooks.dtype, codes.device, added, scales)
+    out, parts = _tensors(codes, table, networks, sizes, dtype)
+    if out.numel():
+        twin = native.choose(codes.device, out.numel()) or reference
+        arguments = (codes.contiguous(), codebooks.contiguous(), table, parts, _contiguous(permutations), *frame, divide)
         twin.scatter_codes(*arguments)
     return out
 
@@ -188,22 +190,38 @@ def _flat(tensors: Sequence[Tensor]) -> tuple[int, list[Tensor]]:
                 got=f"{len(tensor)} networks on {tensor.device}",
                 expected=f"{networks} on {device}",
             )
-    return networks, [tensor.contiguous().view(networks, tensor[:1].numel() if networks else 0) for tensor in tensors]
+    return networks, [_rows(tensor, networks) for tensor in tensors]
 
 
-def _tensors(like: Tensor, table: Tensor, networks: int, sizes: Sequence[int], dtype: torch.dtype) -> list[Tensor]:
-    """Tensors to write to; those that the table does not cover are zero."""
-    return [
-        (like.new_empty if covered else like.new_zeros)((networks, size), dtype=dtype)
-        for size, covered in zip(sizes, covers(table, sizes), strict=True)
-    ]
+def _rows(tensor: Tensor, networks: int) -> Tensor:
+    """`[networks, values]`, the values of each network side by side; a copy only if they are not."""
+    flat = tensor.reshape(networks, math.prod(tensor.shape[1:]))
+    return flat if flat.shape[1] < 2 or flat.stride(1) == 1 else flat.contiguous()
+
+
+def _tensors(
+    like: Tensor, table: Tensor, networks: int, sizes: Sequence[int], dtype: torch.dtype
+) -> tuple[Tensor, Sequence[Tensor]]:
+    """What to write to, as a whole and by tensor; zero if the table does not cover all of it."""
+    create = like.new_empty if all(covers(table, sizes)) else like.new_zeros
+    out = create((networks, sum(sizes)), dtype=dtype)
+    return out, out.split(list(sizes), 1) if sizes else ()
 
 
 def _frame(
-    table: Tensor, tokens: int, chunk: int, dtype: torch.dtype, shift: Tensor | None, scales: Tensor | None
+    table: Tensor,
+    tokens: int,
+    chunk: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    shift: Tensor | None,
+    scales: Tensor | None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """The reference `[tokens · chunk]` and the scales `[segments]` in the type that is computed with."""
     compute = torch.float64 if dtype == torch.float64 else torch.float32
+    for name, constant in (("reference", shift), ("scales", scales)):
+        if constant is not None and constant.device != device:
+            raise KernelError(f"the {name} and the values on different devices", got=constant.device, expected=device)
     if shift is not None:
         if shift.shape != (tokens, chunk):
             raise KernelError(

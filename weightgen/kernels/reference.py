@@ -11,9 +11,11 @@ from torch import Tensor
 
 from weightgen.kernels.segments import Segment, segments_of
 
+_WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
 
 def gather_tokens(
-    tensors: Sequence[Tensor],  # each [networks, values of the tensor]
+    tensors: Sequence[Tensor],  # each [networks, values of the tensor], those of one network side by side
     table: Tensor,  # [segments, fields]
     out: Tensor,  # [networks, tokens · chunk], written
     permutations: Tensor | None,  # [networks, units]
@@ -21,17 +23,20 @@ def gather_tokens(
     scales: Tensor | None,  # [segments]
     divide: bool,
 ) -> None:
-    compute = _compute(out.dtype)
+    compute, constant = _compute(out.dtype), reference is None and scales is None
     for number, segment in enumerate(segments_of(table)):
-        values = _permuted(_source(tensors[segment.tensor], segment), segment, permutations)
-        if reference is not None or scales is not None or values.dtype != out.dtype:
+        tensor, to = tensors[segment.tensor], out
+        if constant and tensor.dtype == out.dtype:
+            tensor, to = _bits(tensor), _bits(out)
+        values = _permuted(_source(tensor, segment), segment, permutations)
+        if not constant or tensor.dtype != to.dtype:
             values = values.to(compute)
         if reference is not None:
             values = values - _target(reference[None], segment)
         if scales is not None:
             values = values / scales[number] if divide else values * scales[number]
-        _target(out, segment).copy_(values)
-        _padding(out, segment).zero_()
+        _target(to, segment).copy_(values)
+        _padding(to, segment).zero_()
 
 
 def scatter_tokens(
@@ -43,17 +48,20 @@ def scatter_tokens(
     scales: Tensor | None,  # [segments]
     divide: bool,
 ) -> None:
-    compute = _compute(tokens.dtype)
+    compute, constant = _compute(tokens.dtype), reference is None and scales is None
     for number, segment in enumerate(segments_of(table)):
-        values = _target(tokens, segment)
-        if reference is not None or scales is not None or values.dtype != out[segment.tensor].dtype:
+        tensor, given = out[segment.tensor], tokens
+        if constant and tensor.dtype == tokens.dtype:
+            tensor, given = _bits(tensor), _bits(tokens)
+        values = _target(given, segment)
+        if not constant or tensor.dtype != given.dtype:
             values = values.to(compute)
         if scales is not None:
             values = values / scales[number] if divide else values * scales[number]
         if reference is not None:
             values = values + _target(reference[None], segment)
         inverse = None if permutations is None else _inverse(permutations, segment)
-        _source(out[segment.tensor], segment).copy_(_permuted(values, segment, inverse))
+        _source(tensor, segment).copy_(_permuted(values, segment, inverse))
 
 
 def scatter_codes(
@@ -77,6 +85,11 @@ def _compute(tokens: torch.dtype) -> torch.dtype:
     return torch.float64 if tokens == torch.float64 else torch.float32
 
 
+def _bits(tensor: Tensor) -> Tensor:
+    """Its bytes as whole numbers: a copy of half precision may change what kind of NaN a NaN is."""
+    return tensor.view(_WHOLE.get(tensor.itemsize, tensor.dtype))
+
+
 def _shape(segment: Segment) -> tuple[int, ...]:
     return (segment.rows // segment.row_block, segment.row_block, segment.units, segment.block)
 
@@ -84,7 +97,7 @@ def _shape(segment: Segment) -> tuple[int, ...]:
 def _source(flat: Tensor, segment: Segment) -> Tensor:
     """The segment in its tensor: a view `[networks, row groups, row_block, units, block]`."""
     row = segment.source_row_stride
-    strides = (flat.shape[1], row * segment.row_block, row, segment.source_unit_stride, 1)
+    strides = (flat.stride(0), row * segment.row_block, row, segment.source_unit_stride, 1)
     return flat.as_strided((len(flat), *_shape(segment)), strides, flat.storage_offset() + segment.source_offset)
 
 

@@ -135,7 +135,7 @@ def permutations_of(segments: Iterable[Segment]) -> set[tuple[int, int]]:
     return used
 
 
-def check_permutations(permutations: Tensor | None, table: Tensor, networks: int) -> None:
+def check_permutations(permutations: Tensor | None, table: Tensor, networks: int, device: torch.device) -> None:
     """Refuses what is not one permutation for each place that the table names.
 
     Raises:
@@ -151,6 +151,12 @@ def check_permutations(permutations: Tensor | None, table: Tensor, networks: int
             "permutations of the wrong kind",
             got=f"{permutations.dtype} {tuple(permutations.shape)}",
             expected=f"torch.int64 [{networks}, units]",
+        )
+    if permutations.device != device:
+        raise KernelError(
+            "permutations and values on different devices",
+            got=permutations.device,
+            expected=device,
         )
     for first, length in sorted(permutations_of(segments_of(table[moved]))):
         part = permutations[:, first : first + length]

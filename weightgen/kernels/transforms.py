@@ -16,13 +16,13 @@ def _(tensors, table, tokens, chunk, dtype, permutations=None, subtracted=None, 
 
 
 @scatter_tokens.register_fake
-def _(tokens, table, sizes, dtype, permutations=None, added=None, scales=None, divide=False) -> list[Tensor]:
-    return [tokens.new_empty((tokens.shape[0], size), dtype=dtype) for size in sizes]
+def _(tokens, table, sizes, dtype, permutations=None, added=None, scales=None, divide=False) -> Tensor:
+    return tokens.new_empty((tokens.shape[0], sum(sizes)), dtype=dtype)
 
 
 @scatter_codes.register_fake
-def _(codes, codebooks, table, sizes, dtype, permutations=None, added=None, scales=None, divide=False) -> list[Tensor]:
-    return [codes.new_empty((codes.shape[0], size), dtype=dtype) for size in sizes]
+def _(codes, codebooks, table, sizes, dtype, permutations=None, added=None, scales=None, divide=False) -> Tensor:
+    return codes.new_empty((codes.shape[0], sum(sizes)), dtype=dtype)
 
 
 def _save(context: Any, table: Tensor, permutations: Tensor | None, constants: Sequence[Tensor | None]) -> None:
@@ -46,34 +46,30 @@ def _save_gather(ctx: Any, inputs: tuple, output: Tensor) -> None:
 def _backward_gather(ctx: Any, gradient: Tensor) -> tuple:
     table, permutations, scales = ctx.saved_tensors
     sizes = [torch.Size(shape[1:]).numel() for shape in ctx.shapes]
-    parts = scatter_tokens(gradient, table, sizes, gradient.dtype, permutations, None, scales, ctx.divide)
+    flat = scatter_tokens(gradient, table, sizes, gradient.dtype, permutations, None, scales, ctx.divide)
     tensors = [
-        part.view(shape).to(kind) for part, shape, kind in zip(parts, ctx.shapes, ctx.kinds, strict=True)
-    ]  # fmt: skip
+        part.reshape(shape).to(kind) for part, shape, kind in zip(flat.split(sizes, 1), ctx.shapes, ctx.kinds, strict=True)
+    ]
     return tensors, *[None] * 8
 
 
-def _save_scatter(ctx: Any, inputs: tuple, output: list[Tensor]) -> None:
+def _save_scatter(ctx: Any, inputs: tuple, output: Tensor) -> None:
     tokens, table, sizes, _, permutations, added, scales, divide = inputs
     _save(ctx, table, permutations, (added, scales))
     ctx.shape, ctx.kind, ctx.sizes, ctx.divide = tokens.shape, tokens.dtype, sizes, divide
 
 
-def _gathered(ctx: Any, gradients: Sequence[Tensor | None], table, permutations, scales) -> Tensor:
-    """The gradient of the tokens, from those of the tensors."""
-    given = next(gradient for gradient in gradients if gradient is not None)
-    tensors = [
-        given.new_zeros((given.shape[0], size)) if gradient is None else gradient
-        for gradient, size in zip(gradients, ctx.sizes, strict=True)
-    ]
+def _gathered(ctx: Any, gradient: Tensor, table: Tensor, permutations: Tensor | None, scales: Tensor | None) -> Tensor:
+    """The gradient of the tokens, from that of the tensors."""
+    tensors = gradient.split(list(ctx.sizes), 1)
     return gather_tokens(tensors, table, ctx.shape[1], ctx.shape[2], ctx.kind, permutations, None, scales, ctx.divide)
 
 
-def _backward_scatter(ctx: Any, gradients: Sequence[Tensor | None]) -> tuple:
-    return _gathered(ctx, gradients, *ctx.saved_tensors), *[None] * 7
+def _backward_scatter(ctx: Any, gradient: Tensor) -> tuple:
+    return _gathered(ctx, gradient, *ctx.saved_tensors), *[None] * 7
 
 
-def _save_codes(ctx: Any, inputs: tuple, output: list[Tensor]) -> None:
+def _save_codes(ctx: Any, inputs: tuple, output: Tensor) -> None:
     codes, codebooks, table, sizes, _, permutations, added, scales, divide = inputs
     _save(ctx, table, permutations, (added, scales))
     ctx.save_for_backward(*ctx.to_save, codes)
@@ -81,9 +77,9 @@ def _save_codes(ctx: Any, inputs: tuple, output: list[Tensor]) -> None:
     ctx.entries, ctx.sizes, ctx.divide = codebooks.shape[1], sizes, divide
 
 
-def _backward_codes(ctx: Any, gradients: Sequence[Tensor | None]) -> tuple:
+def _backward_codes(ctx: Any, gradient: Tensor) -> tuple:
     table, permutations, scales, codes = ctx.saved_tensors
-    tokens = _gathered(ctx, gradients, table, permutations, scales).flatten(0, 1)
+    tokens = _gathered(ctx, gradient, table, permutations, scales).flatten(0, 1)
     levels = codes.flatten(0, 1).unbind(1)
     zeros = tokens.new_zeros((ctx.entries, tokens.shape[1]))
     codebooks = torch.stack([zeros.index_add(0, level, tokens) for level in levels])
@@ -101,13 +97,13 @@ def _folded(tensor: Tensor, axis: int | None, size: int) -> Tensor:
     return moved.flatten(0, 1)
 
 
-def _mapped(operator: Callable[..., Any], batched: Sequence[int]) -> Callable[..., Any]:
+def _mapped(operator: Callable[..., Tensor], batched: Sequence[int]) -> Callable[..., Any]:
     """The vmap rule of an operator whose arguments `batched` have networks as their first axis.
 
     Mapped networks are more networks. Where one of the other arguments is mapped, the operator runs once for each.
     """
 
-    def rule(info: Any, in_dims: tuple, *arguments: Any) -> tuple[Any, Any]:
+    def rule(info: Any, in_dims: tuple, *arguments: Any) -> tuple[Tensor, int]:
         places = dict(enumerate(in_dims))
         size = info.batch_size
 
@@ -119,7 +115,7 @@ def _mapped(operator: Callable[..., Any], batched: Sequence[int]) -> Callable[..
         if any(axis is not None for place in others for axis in axes(place)):
             return _one_by_one(operator, size, axes, arguments)
         folded = list(arguments)
-        for place in batched:
+        for place in (place for place in batched if place < len(arguments)):
             if isinstance(arguments[place], Tensor):
                 folded[place] = _folded(arguments[place], axes(place)[0], size)
             elif arguments[place] is not None:
@@ -127,14 +123,12 @@ def _mapped(operator: Callable[..., Any], batched: Sequence[int]) -> Callable[..
                     _folded(one, axis, size) for one, axis in zip(arguments[place], axes(place), strict=True)
                 ]
         found = operator(*folded)
-        if isinstance(found, Tensor):
-            return found.unflatten(0, (size, len(found) // size)), 0
-        return [one.unflatten(0, (size, len(one) // size)) for one in found], [0] * len(found)
+        return found.unflatten(0, (size, len(found) // size)), 0
 
     return rule
 
 
-def _one_by_one(operator: Callable[..., Any], size: int, axes: Callable, arguments: tuple) -> tuple[Any, Any]:
+def _one_by_one(operator: Callable[..., Tensor], size: int, axes: Callable, arguments: tuple) -> tuple[Tensor, int]:
     def chosen(place: int, index: int) -> Any:
         argument = arguments[place]
         picked = [
@@ -150,10 +144,7 @@ def _one_by_one(operator: Callable[..., Any], size: int, axes: Callable, argumen
         ])
         for index in range(size)
     ]  # fmt: skip
-    if isinstance(found[0], Tensor):
-        return torch.stack(found), 0
-    parts = [torch.stack(part) for part in zip(*found, strict=True)]
-    return parts, [0] * len(parts)
+    return torch.stack(found), 0
 
 
 gather_tokens.register_vmap(_mapped(gather_tokens, (0, 5)))

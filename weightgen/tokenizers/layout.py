@@ -178,19 +178,16 @@ class Layout:
                 expected=f"[networks, {self.tokens}, {self.chunk}]",
             )
         kinds = {name: tokens.dtype if dtypes is None else dtypes[name] for name in self.shapes}
-        sizes = [size_of(shape) for shape in self.shapes.values()]
         scales = self._by_segment(scales)
         found: dict[str, Tensor] = {}
         for kind in dict.fromkeys(kinds.values()):
             names = [name for name in self.shapes if kinds[name] == kind]
+            sizes = [size_of(self.shapes[name]) for name in names]
             table, chosen = self._part(names)
-            parts = scatter_tokens(
-                tokens, table, [size for name, size in zip(self.shapes, sizes, strict=True) if kinds[name] == kind],
-                kind, None, reference, None if scales is None else scales[chosen],
-            )  # fmt: skip
-            found |= {
-                name: part.view(len(tokens), *self.shapes[name]) for name, part in zip(names, parts, strict=True)
-            }
+            own = None if scales is None else scales[chosen]
+            flat = scatter_tokens(tokens, table, sizes, kind, None, reference, own)
+            for name, part in zip(names, flat.split(sizes, 1), strict=True):
+                found[name] = part.reshape(len(tokens), *self.shapes[name])
         return {name: found[name] for name in self.shapes}
 
     def beside(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

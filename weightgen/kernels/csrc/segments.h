@@ -21,9 +21,9 @@ struct Segment {
   Index row_permutation, column_permutation;
 };
 
-// A tensor of the batch: its address, the kind of its values, and how many one network has.
+// A tensor of the batch: its address, the kind of its values, and how far it is from one network to the next.
 struct Place {
-  Index address, kind, values;
+  Index address, kind, stride;
 };
 
 // BYTE can only be moved.

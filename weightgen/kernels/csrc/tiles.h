@@ -38,7 +38,7 @@ WEIGHTGEN_BOTH void store(T* to, const Pack<T, N>& pack) {
 #if defined(__CUDA_ARCH__)
 #pragma unroll
   for (int i = 0; i < int(sizeof pack / 16); ++i)
-    reinterpret_cast<uint4*>(to)[i] = reinterpret_cast<const uint4*>(&pack)[i];
+    __stwb(reinterpret_cast<uint4*>(to) + i, reinterpret_cast<const uint4*>(&pack)[i]);
 #else
   memcpy(to, &pack, sizeof pack);
 #endif
@@ -258,7 +258,7 @@ WEIGHTGEN_BOTH void with_tile(const Job& job, Index number, Body&& body) {
   const Index* permutation = job.permutations ? job.permutations + network * job.units : nullptr;
   with_kind(place.kind, [&](auto kind) {
     using S = decltype(kind);
-    S* tensor = reinterpret_cast<S*>(place.address) + network * place.values;
+    S* tensor = reinterpret_cast<S*>(place.address) + network * place.stride;
     body(kind, Part<S>{s, permutation, tensor}, segment, network, tile);
   });
 }

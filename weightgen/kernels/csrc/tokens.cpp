@@ -140,7 +140,7 @@ void gather_run(const Job& job, Index number, Index network, Index row, Index lo
   const Segment& s = job.table[number];
   const Place& place = job.places[s.tensor];
   const Index* permutation = permutation_of(job, network);
-  const Index line = network * place.values + s.source_offset + source_row(s, row, permutation) * s.source_row_stride;
+  const Index line = network * place.stride + s.source_offset + source_row(s, row, permutation) * s.source_row_stride;
   const bool plain = place.kind == job.kind && !job.reference && !job.scales;
   with_kind(place.kind, [&](auto kind) {
     using S = decltype(kind);
@@ -264,7 +264,7 @@ void scatter_rows(const Job& job, Index number, Index network, Index row_begin, 
   const Segment& s = job.table[number];
   const Place& place = job.places[s.tensor];
   const Index* permutation = permutation_of(job, network);
-  S* tensor = reinterpret_cast<S*>(place.address) + network * place.values + s.source_offset;
+  S* tensor = reinterpret_cast<S*>(place.address) + network * place.stride + s.source_offset;
   const Index wide = width(s), step = std::min(wide, SCRATCH);
   const bool together = contiguous(s);
   // Rows that follow one another in the tensor are written at once.
@@ -293,10 +293,11 @@ void scatter_rows(const Job& job, Index number, Index network, Index row_begin, 
 template <typename T>
 void scatter(const Job& job) {
   const bool stream = job.networks * job.values * Index(sizeof(T)) >= STREAM;
-  for (Index number = 0; stream && number < job.tensors; ++number) {
-    const Place& place = job.places[number];
+  if (stream) {
+    // The tensors of one network follow one another, and so the first begins them all.
+    const Place& place = job.places[0];
     with_kind(place.kind, [&](auto kind) {
-      prefer_large_pages(reinterpret_cast<void*>(place.address), job.networks * place.values * Index(sizeof kind));
+      prefer_large_pages(reinterpret_cast<void*>(place.address), job.networks * place.stride * Index(sizeof kind));
     });
   }
   for_rows(job, [&](const Group& group, Index network, Index row_begin, Index row_end) {
