@@ -52,7 +52,9 @@ class TestCode:
     @pytest.mark.skipif(disassembler() is None, reason="no cuobjdump")
     def test_values_move_in_16_bytes(self, compiled):
         library, _ = compiled
-        text = subprocess.run([disassembler(), "-sass", str(library)], capture_output=True, text=True, check=True).stdout
+        text = subprocess.run(
+            [disassembler(), "-sass", str(library)], capture_output=True, text=True, check=True
+        ).stdout
         assert {f"sm_{number}" for number in re.findall(r"arch = sm_(\d+)", text)} == set(ARCHITECTURES)
         kernels = re.split(r"Function : ", text)[1:]
         assert len(kernels) == 15 * len(ARCHITECTURES)

@@ -34,7 +34,9 @@ def test_the_places_of_values_are_those_of_the_formula(emulation, cases, data):
 
 
 @quick
-@given(rows=st.integers(1, 40), wide=st.sampled_from([1, 3, 64, 1000, 4095, 4096, 4097, 9000]), padding=st.integers(0, 9))
+@given(
+    rows=st.integers(1, 40), wide=st.sampled_from([1, 3, 64, 1000, 4095, 4096, 4097, 9000]), padding=st.integers(0, 9)
+)
 def test_tiles_cover_every_place_once(emulation, rows, wide, padding):
     row = torch.zeros(FIELDS, dtype=torch.int64)
     row[1], row[2], row[3], row[4], row[10] = rows, 1, 1, wide, padding

@@ -69,7 +69,9 @@ def test_auto_falls_back_and_says_so_once(worth_building):
 
 def test_the_compilers_reason_is_told(worth_building, monkeypatch, tmp_path):
     compiler = tmp_path / "compiler"
-    compiler.write_text("#!/bin/sh\necho 'tokens.cpp:1:1: warning: hm'\necho 'tokens.cpp:2:3: error: no such thing' >&2\nexit 3\n")
+    compiler.write_text(
+        "#!/bin/sh\necho 'tokens.cpp:1:1: warning: hm'\necho 'tokens.cpp:2:3: error: no such thing' >&2\nexit 3\n"
+    )
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))
     with pytest.raises(KernelError, match=r"exit 3: tokens\.cpp:2:3: error: no such thing; name another compiler"):

@@ -153,7 +153,15 @@ def scatter_codes(
     out, parts = _tensors(codes, table, networks, sizes, dtype)
     if out.numel():
         twin = native.choose(codes.device, out.numel()) or reference
-        arguments = (codes.contiguous(), codebooks.contiguous(), table, parts, _contiguous(permutations), *frame, divide)
+        arguments = (
+            codes.contiguous(),
+            codebooks.contiguous(),
+            table,
+            parts,
+            _contiguous(permutations),
+            *frame,
+            divide,
+        )
         twin.scatter_codes(*arguments)
     return out
 

@@ -48,7 +48,8 @@ def _backward_gather(ctx: Any, gradient: Tensor) -> tuple:
     sizes = [torch.Size(shape[1:]).numel() for shape in ctx.shapes]
     flat = scatter_tokens(gradient, table, sizes, gradient.dtype, permutations, None, scales, ctx.divide)
     tensors = [
-        part.reshape(shape).to(kind) for part, shape, kind in zip(flat.split(sizes, 1), ctx.shapes, ctx.kinds, strict=True)
+        part.reshape(shape).to(kind)
+        for part, shape, kind in zip(flat.split(sizes, 1), ctx.shapes, ctx.kinds, strict=True)
     ]
     return tensors, *[None] * 8
 
