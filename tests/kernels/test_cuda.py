@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from weightgen.kernels import native
 from weightgen.kernels.build import command, compile_library
 
 ARCHITECTURES = ("sm_80", "sm_90")

@@ -38,7 +38,7 @@ class Odd(nn.Module):
         super().__init__()
         self.temperature = nn.Parameter(torch.tensor(0.5))
         self.empty = nn.Parameter(torch.zeros(0, 3))
-        self.narrow = nn.utils.skip_init(nn.Linear, 0, 2)
+        self.narrow = nn.ParameterDict({"weight": torch.zeros(2, 0), "bias": torch.zeros(2)})
         self.up = nn.ConvTranspose2d(3, 5, 2)
         self.after = nn.BatchNorm2d(5)
         self.lstm = nn.LSTM(3, 4, num_layers=2, bidirectional=True)
@@ -217,9 +217,7 @@ def test_any_tensors_come_back_bit_for_bit(names, chunk, networks, data):
     tensors = {name: torch.randn(data.draw(SHAPES), generator=random).mul(9).to(data.draw(TYPES)) for name in names}
     layout = Layout.of(tensors, chunk)
     assert Layout.from_json(json.loads(json.dumps(layout.to_json()))) == layout
-    batch = {
-        name: torch.stack([tensor] * networks) if networks else tensor[None][:0] for name, tensor in tensors.items()
-    }
+    batch = {name: tensor[None].repeat_interleave(networks, 0) for name, tensor in tensors.items()}
     tokens = layout.gather(batch)
     assert tokens.shape == ((networks if batch else 0), layout.tokens, chunk)
     assert not tokens[:, ~layout.mask].any()

@@ -1,8 +1,8 @@
 """Building of the C++ and CUDA libraries: one call of the compiler, kept in the user's cache.
 
-The libraries have a plain C interface, so that one compiler call of seconds makes them, with no ninja, no setuptools and
-no header of torch but the one of its threads. The cache is keyed by the sources, the version of torch, the compiler and
-the processor; a library takes its name only when it is whole, so two processes may build at once.
+The libraries have a plain C interface, so that one compiler call of seconds makes them, with no ninja, no setuptools
+and no header of torch but the one of its threads. The cache is keyed by the sources, the version of torch, the compiler
+and the processor; a library takes its name only when it is whole, so two processes may build at once.
 """
 
 import functools

@@ -127,7 +127,7 @@ def scatter_codes(
 
     Args:
         codes: int64 `[networks, tokens, levels]`.
-        codebooks: `[levels, entries, chunk]`; a token is the sum of one entry of each level, from the first to the last.
+        codebooks: `[levels, entries, chunk]`; a token is the sum of one entry of each level, first to last.
         table, sizes, dtype, permutations, added, scales, divide: as for `scatter_tokens`.
 
     Returns:

@@ -1,13 +1,13 @@
 """Segments: which part of which tensor lies where in the token matrix, as a table of integers.
 
-A segment is a matrix of values, `rows` by `units · block`, cut from one tensor and laid into the flattened token matrix.
-With p a network's permutations (p(i) = i where there is none), row r and column c = unit · block + within lie at
+A segment is a matrix of values, `rows` by `units · block`, cut from one tensor and laid into the flattened token
+matrix. With p a network's permutations (p(i) = i where there is none), row r and column c = unit · block + within lie at
 
     source = source_offset + p(r) · source_row_stride + p(unit) · source_unit_stride + within
     target = target_offset + r · target_row_stride + c
 
-and are followed by `padding` zeros in each row. Permuted rows move in blocks of `row_block`. The same struct and the same
-arithmetic stand in `csrc/segments.h`.
+and are followed by `padding` zeros in each row. Permuted rows move in blocks of `row_block`. The same struct and the
+same arithmetic stand in `csrc/segments.h`.
 """
 
 from collections.abc import Iterable, Sequence

@@ -134,7 +134,7 @@ def _one_by_one(operator: Callable[..., Tensor], size: int, axes: Callable, argu
         argument = arguments[place]
         picked = [
             one if axis is None else one.select(axis, index)
-            for one, axis in zip(argument if isinstance(argument, (list, tuple)) else [argument], axes(place))
+            for one, axis in zip(argument if isinstance(argument, (list, tuple)) else [argument], axes(place), strict=True)
         ]  # fmt: skip
         return picked if isinstance(argument, (list, tuple)) else picked[0]
 

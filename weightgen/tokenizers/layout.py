@@ -1,8 +1,8 @@
 """Layout: where each token's values lie in a network, and the exact map between tensors and tokens.
 
-The values of an output unit are a row (`rows.py`). Rows are cut into chunks; a token is one chunk, so that none straddles
-two rows or two layers. Rows that do not fill their last chunk are padded with zeros. A layout is a short table, a few
-numbers for each tensor; where single values lie follows from it.
+The values of an output unit are a row (`rows.py`). Rows are cut into chunks; a token is one chunk, so that none
+straddles two rows or two layers. Rows that do not fill their last chunk are padded with zeros. A layout is a short
+table, a few numbers for each tensor; where single values lie follows from it.
 """
 
 import functools
