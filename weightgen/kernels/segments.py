@@ -1,7 +1,7 @@
 """Segments: which part of which tensor lies where in the token matrix, as a table of integers.
 
 A segment is a matrix of values, `rows` by `units · block`, cut from one tensor and laid into the flattened token
-matrix. With p a network's permutations (p(i) = i where there is none), row r and column c = unit · block + within lie at
+matrix. With p a network's permutations, and p(i) = i where there is none, row r and column unit · block + within lie at
 
     source = source_offset + p(r) · source_row_stride + p(unit) · source_unit_stride + within
     target = target_offset + r · target_row_stride + c

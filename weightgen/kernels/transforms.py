@@ -132,20 +132,18 @@ def _mapped(operator: Callable[..., Tensor], batched: Sequence[int]) -> Callable
 def _one_by_one(operator: Callable[..., Tensor], size: int, axes: Callable, arguments: tuple) -> tuple[Tensor, int]:
     def chosen(place: int, index: int) -> Any:
         argument = arguments[place]
-        picked = [
-            one if axis is None else one.select(axis, index)
-            for one, axis in zip(argument if isinstance(argument, (list, tuple)) else [argument], axes(place), strict=True)
-        ]  # fmt: skip
-        return picked if isinstance(argument, (list, tuple)) else picked[0]
+        if isinstance(argument, Tensor):
+            return _picked(argument, axes(place)[0], index)
+        if isinstance(argument, (list, tuple)) and isinstance(argument[0], Tensor):
+            return [_picked(one, axis, index) for one, axis in zip(argument, axes(place), strict=True)]
+        return argument
 
-    found = [
-        operator(*[
-            chosen(place, index) if any(axis is not None for axis in axes(place)) else argument
-            for place, argument in enumerate(arguments)
-        ])
-        for index in range(size)
-    ]  # fmt: skip
-    return torch.stack(found), 0
+    places = range(len(arguments))
+    return torch.stack([operator(*(chosen(place, index) for place in places)) for index in range(size)]), 0
+
+
+def _picked(tensor: Tensor, axis: int | None, index: int) -> Tensor:
+    return tensor if axis is None else tensor.select(axis, index)
 
 
 gather_tokens.register_vmap(_mapped(gather_tokens, (0, 5)))
