@@ -134,7 +134,7 @@ def _one_by_one(operator: Callable[..., Tensor], size: int, axes: Callable, argu
         argument = arguments[place]
         if isinstance(argument, Tensor):
             return _picked(argument, axes(place)[0], index)
-        if isinstance(argument, (list, tuple)) and isinstance(argument[0], Tensor):
+        if isinstance(argument, (list, tuple)) and all(isinstance(one, Tensor) for one in argument):
             return [_picked(one, axis, index) for one, axis in zip(argument, axes(place), strict=True)]
         return argument
 
