@@ -54,6 +54,15 @@ class Pico:
         return {path.name: path.read_bytes() for path in (self.root / kind / "pico").iterdir()}
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What is marked `gpu` runs where there is one."""
+    if item.get_closest_marker("gpu") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs an NVIDIA GPU")
+
+
 @pytest.fixture(scope="session")
 def pico(tmp_path_factory) -> Pico:
     root = tmp_path_factory.mktemp("pico")

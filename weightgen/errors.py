@@ -67,3 +67,7 @@ class RecipeError(WeightgenError):
 
 class QueryError(WeightgenError):
     """A query expression that cannot be parsed or names an unknown field."""
+
+
+class KernelError(WeightgenError):
+    """A kernel that cannot be built or used, or arguments that do not fit one another."""

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weightgen.architecture import Architecture
-from weightgen.errors import ArchitectureError
 from weightgen.tokenizers.layout import COORDINATES, layout_of
 
 SIZES = st.lists(st.integers(1, 5), min_size=0, max_size=3).map(tuple)
@@ -113,6 +112,46 @@ def test_gradients_pass_through_scattering():
     assert torch.equal(tokens.grad[0], layout.mask.float())
 
 
-def test_a_network_with_other_layers_is_refused():
-    with pytest.raises(ArchitectureError, match="plain stacks"):
-        layout_of(Architecture.parse("timm/test_resnet?num_classes=10"), 8)
+@settings(deadline=None, max_examples=60)
+@given(ARCHITECTURES, CHUNKS)
+def test_plain_stacks_lie_as_trained_artefacts_expect(architecture, chunk):
+    """By the first algorithm of layouts, which wrote down an index for each value."""
+    shapes = architecture.parameter_shapes()
+    weights = [name for name in shapes if name.endswith(".weight")]
+    sizes = torch.tensor([0, *(torch.Size(shape).numel() for shape in shapes.values())])
+    starts = dict(zip(shapes, sizes.cumsum(0).tolist(), strict=False))
+    positions, coordinates = [], []
+    for depth, name in enumerate(weights):
+        shape, bias = shapes[name], name.removesuffix("weight") + "bias"
+        rows, width = shape[0], torch.Size(shape[1:]).numel()
+        matrix = starts[name] + torch.arange(rows * width).view(rows, width)
+        matrix = torch.cat([matrix, starts[bias] + torch.arange(rows)[:, None]], dim=1)
+        columns = -(-matrix.shape[1] // chunk)
+        padded = torch.full((rows, columns * chunk), -1, dtype=torch.int64)
+        padded[:, : matrix.shape[1]] = matrix
+        positions.append(padded.view(rows * columns, chunk))
+        row = torch.arange(rows).repeat_interleave(columns).float()
+        column = torch.arange(columns).repeat(rows).float()
+        constant = torch.ones(rows * columns)
+        told = [
+            constant * depth, constant * len(weights), constant * depth / max(len(weights) - 1, 1),
+            row, constant * rows, row / max(rows - 1, 1),
+            column, constant * columns, column / max(columns - 1, 1),
+            constant * (len(shape) > 2), constant * (shape[-1] if len(shape) > 2 else 1),
+            constant * (depth == 0), constant * (depth == len(weights) - 1),
+            (constant * width).log(), (constant * rows).log(), (positions[-1] >= 0).sum(1).float(),
+        ]  # fmt: skip
+        coordinates.append(torch.stack(told, dim=1))
+    layout = layout_of(architecture, chunk)
+    assert torch.equal(layout.positions, torch.cat(positions)) and layout.positions.dtype == torch.int64
+    assert torch.equal(layout.mask, torch.cat(positions) >= 0)
+    assert torch.equal(layout.coordinates, torch.cat(coordinates))
+    assert torch.equal(layout.tensor_of, torch.arange(len(shapes)).repeat_interleave(sizes[1:]))
+    assert dict(layout.shapes) == shapes and not layout.copied
+
+
+def test_the_coordinates_are_those_that_trained_artefacts_read():
+    assert ",".join(COORDINATES) == (
+        "depth,depths,depth_share,row,rows,row_share,column,columns,column_share,convolution,kernel,first,last,"
+        "log_fan_in,log_fan_out,values"
+    )

@@ -4,6 +4,7 @@ It holds a reference network for each task, to which networks are aligned, and a
 a network differs from its task's reference by, in units of the scales.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -74,19 +75,20 @@ class Normalizer:
 
     def normalise(self, aligned: Tensors, task: str) -> Tensor:
         """Aligned tensors `[networks, …]` → tokens `[networks, tokens, chunk]`."""
-        reference = self.references[task]
-        difference = {name: tensor.float() - reference[name] for name, tensor in aligned.items()}
-        return self.layout.gather(difference) / self._token_scales()
+        reference = self._reference_tokens[task]
+        return self.layout.gather(aligned, dtype=torch.float32, reference=reference, scales=self.scales)
 
     def denormalise(self, tokens: Tensor, task: str) -> dict[str, Tensor]:
         """The inverse of `normalise`; differentiable."""
-        reference = self.references[task]
-        difference = self.layout.scatter(tokens * self._token_scales())
-        return {name: tensor + reference[name] for name, tensor in difference.items()}
+        return self.layout.scatter(tokens, reference=self._reference_tokens[task], scales=self.scales)
 
-    def _token_scales(self) -> Tensor:
-        layout = self.layout
-        return self.scales[layout.tensor_of][layout.positions.clamp_min(0)]
+    @functools.cached_property
+    def _reference_tokens(self) -> dict[str, Tensor]:
+        """The reference of each task where its values lie in the token matrix, `[tokens, chunk]`."""
+        return {
+            task: self.layout.gather({name: tensor[None] for name, tensor in reference.items()})[0]
+            for task, reference in self.references.items()
+        }
 
 
 def frame_key(architecture: Architecture) -> str:

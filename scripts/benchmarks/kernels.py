@@ -1,0 +1,407 @@
+"""The gather and scatter of tokens against memcpy, a tokenizer in Python, torch indexing and our own reference.
+
+All sides run in turn, round after round, in this one process; a time is the median over the rounds, a ratio that of two
+medians. Bytes are those read and written. Writes results/kernels.json. Run it as `scripts/benchmarks/kernels`.
+"""
+
+import ctypes
+import functools
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from weightgen.architecture import Architecture
+from weightgen.kernels import gather_tokens, native, scatter_codes, segments_of, table_of
+from weightgen.tokenizers.layout import Layout, layout_of
+
+FOLDER = Path(__file__).resolve().parent / "results"
+MLP, CHUNK, NETWORKS = Architecture.parse("weightgen/mlp?hidden=32,32&input=1,28,28"), 80, 1000
+LEVELS, ENTRIES = 4, 128
+ROUNDS = 15
+SLOW = "python"
+"""What begins so takes long and runs in a few rounds only."""
+
+Sides = Mapping[str, Callable[[], Any]]
+
+
+def main() -> None:
+    random = torch.Generator().manual_seed(0)
+    layout = layout_of(MLP, CHUNK)
+    tensors = {name: torch.randn(NETWORKS, *shape, generator=random) for name, shape in layout.shapes.items()}
+    result: dict[str, Any] = {
+        "command": "scripts/benchmarks/kernels",
+        "machine": _machine(),
+        "networks": NETWORKS,
+        "values": len(layout.tensor_of),
+        "padded": layout.tokens * CHUNK,
+        "threads": {},
+    }
+    for threads in sorted({1, os.cpu_count() or 1}):
+        torch.set_num_threads(threads)
+        result["threads"][threads] = {
+            "gather": _gather(layout, tensors),
+            "scatter": _scatter(layout, tensors),
+            "resnet50": _resnet50(),
+        }
+    result["gpu"] = _gpu(layout, tensors) if torch.cuda.is_available() else "none on this machine"
+    result["bars"] = _bars(result["threads"])
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    (FOLDER / "kernels.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+def seconds(sides: Sides, rounds: int = ROUNDS) -> dict[str, float]:
+    """Median seconds of each side; every round runs all of them."""
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(-1, rounds):
+        for name, side in sides.items():
+            if name.startswith(SLOW) and turn > 1:
+                continue
+            begin = time.perf_counter()
+            kept = side()
+            elapsed = time.perf_counter() - begin
+            del kept
+            if turn >= 0:
+                found[name].append(elapsed)
+    return {name: statistics.median(times) for name, times in found.items()}
+
+
+def twin(name: str, call: Callable[[], Any]) -> Callable[[], Any]:
+    """A call that takes a named twin."""
+
+    def side() -> Any:
+        os.environ["WEIGHTGEN_KERNELS"] = name
+        return call()
+
+    return side
+
+
+def copies(size: int) -> Sides:
+    """Ways to copy `size` bytes, of which the machine's memcpy is the fastest."""
+    source, target = torch.randn(size // 4), torch.empty(size // 4)
+    return {
+        "memcpy, libc, one thread": lambda: ctypes.memmove(target.data_ptr(), source.data_ptr(), size),
+        "memcpy, torch": lambda: target.copy_(source),
+    }
+
+
+def table(sides: Mapping[str, float], size: float, ours: str) -> dict[str, Any]:
+    """Milliseconds, bandwidth, and how much longer each side takes than ours."""
+    return {
+        name: {
+            "milliseconds": round(1e3 * value, 3),
+            "gigabytes_per_second": round(size / value / 1e9, 2),
+            "times_ours": round(value / sides[ours], 2),
+        }
+        for name, value in sides.items()
+    }
+
+
+def _gather(layout: Layout, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    values, padded = NETWORKS * len(layout.tensor_of), NETWORKS * layout.tokens * CHUNK
+    mean = torch.randn(layout.tokens, CHUNK)
+    scales = torch.rand(len(layout.shapes)) + 0.5
+    permuted, order = _permuted(layout)
+    chosen = list(tensors.values())
+    own = (permuted, layout.tokens, CHUNK)
+    positions, padding = layout.positions.clamp_min(0), ~layout.mask
+    flat_positions = positions.flatten()
+
+    def cat() -> Tensor:
+        return torch.cat([tensor.flatten(1) for tensor in tensors.values()], dim=1)
+
+    flat = cat()
+    sides = {
+        **copies(4 * (values + padded) // 2),
+        "ours": twin("cpu", lambda: layout.gather(tensors)),
+        "ours, normalised": twin("cpu", lambda: layout.gather(tensors, reference=mean, scales=scales)),
+        "ours, permuted": twin("cpu", lambda: gather_tokens(chosen, *own, torch.float32, order)),
+        "ours, permuted and normalised": twin(
+            "cpu", lambda: gather_tokens(chosen, *own, torch.float32, order, mean, torch.ones(len(permuted)))
+        ),
+        "ours, to bfloat16": twin("cpu", lambda: layout.gather(tensors, dtype=torch.bfloat16)),
+        "our reference in torch": twin("reference", lambda: layout.gather(tensors)),
+        "torch: cat, index": lambda: cat()[:, positions].masked_fill_(padding, 0),
+        "torch: cat, index_select": lambda: (
+            cat().index_select(1, flat_positions).view(NETWORKS, -1, CHUNK).masked_fill_(padding, 0)
+        ),
+        "torch: index_select, cat not counted": lambda: (
+            flat.index_select(1, flat_positions).view(NETWORKS, -1, CHUNK).masked_fill_(padding, 0)
+        ),
+        "torch: gather, cat not counted": lambda: (
+            flat.gather(1, flat_positions.expand(NETWORKS, -1)).view(NETWORKS, -1, CHUNK).masked_fill_(padding, 0)
+        ),
+        "python, with mask and positions": lambda: _one_by_one(tensors, _usual_tokenizer),
+        "python, tokens alone": lambda: _one_by_one(tensors, functools.partial(_usual_tokenizer, alone=True)),
+    }
+    expected = layout.gather(tensors)
+    for name in (name for name in sides if name.startswith(("torch", "our reference"))):
+        assert torch.equal(sides[name](), expected), name
+    assert torch.equal(_one_by_one(tensors, _usual_tokenizer), expected)
+    return table(seconds(sides), 4 * (values + padded), "ours")
+
+
+def _scatter(layout: Layout, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    values, padded = NETWORKS * len(layout.tensor_of), NETWORKS * layout.tokens * CHUNK
+    tokens = layout.gather(tensors)
+    codebooks = torch.randn(LEVELS, ENTRIES, CHUNK)
+    codes = torch.randint(ENTRIES, (NETWORKS, layout.tokens, LEVELS))
+    mean, scales = torch.randn(layout.tokens, CHUNK), torch.rand(len(layout.shapes)) + 0.5
+    by_segment = scales[layout.table[:, 0]]
+    sizes = [torch.Size(shape).numel() for shape in layout.shapes.values()]
+    sources = torch.empty(len(layout.tensor_of), dtype=torch.int64)
+    kept = layout.mask.flatten().nonzero().squeeze(1)
+    sources[layout.positions.flatten()[kept]] = kept
+    flat_mean = torch.cat([one.flatten() for one in layout.scatter(mean[None]).values()])
+    flat_scales = scales[layout.tensor_of]
+
+    def looked_up() -> Tensor:
+        found = codebooks[0][codes[..., 0]]
+        for level in range(1, LEVELS):
+            found += codebooks[level][codes[..., level]]
+        return found
+
+    options = (codes, codebooks, layout.table, sizes, torch.float32, None)
+    plain = {
+        **copies(4 * (values + padded) // 2),
+        "ours": twin("cpu", lambda: layout.scatter(tokens)),
+        "ours, denormalised": twin("cpu", lambda: layout.scatter(tokens, reference=mean, scales=scales)),
+        "our reference in torch": twin("reference", lambda: layout.scatter(tokens)),
+        "torch: index": lambda: tokens.flatten(1)[:, sources],
+        "torch: index_select": lambda: tokens.flatten(1).index_select(1, sources),
+        "python, tensors": lambda: [_usual_detokenizer(one, layout) for one in tokens],
+    }
+    written = 4 * values + 8 * codes.numel()
+    coded = {
+        **copies(written // 2),
+        "ours, denormalised": twin("cpu", lambda: scatter_codes(*options, mean, by_segment)),
+        "ours, codes alone": twin("cpu", lambda: scatter_codes(*options)),
+        "our reference in torch": twin("reference", lambda: scatter_codes(*options, mean, by_segment)),
+        "torch: look up, index_select": lambda: (
+            looked_up().flatten(1).index_select(1, sources).mul_(flat_scales).add_(flat_mean)
+        ),
+        "python, tensors": lambda: [
+            _usual_detokenizer(sum(codebooks[level][one[:, level]] for level in range(LEVELS)), layout, scales, mean)
+            for one in codes
+        ],
+    }
+    expected = twin("reference", lambda: scatter_codes(*options, mean, by_segment))()
+    assert torch.equal(coded["ours, denormalised"](), expected)
+    assert torch.equal(coded["torch: look up, index_select"](), expected)
+    for found in (coded["python, tensors"](),):
+        first = torch.cat([tensor.flatten() for tensor in found[0]])
+        assert torch.allclose(first, expected[0], rtol=1e-5, atol=1e-5)
+    return {
+        "tokens": table(seconds(plain), 4 * (values + padded), "ours"),
+        "codes": table(seconds(coded), written, "ours, denormalised"),
+    }
+
+
+def _resnet50() -> dict[str, Any]:
+    tensors = {name: tensor[None] for name, tensor in Architecture.parse("timm/resnet50").build().state_dict().items()}
+    begin = time.perf_counter()
+    layout = Layout.of({name: tensor[0] for name, tensor in tensors.items()}, CHUNK)
+    rows = len(layout.table)
+    made = time.perf_counter() - begin
+    values = sum(tensors[name].numel() for name in layout.shapes)
+    tokens = layout.gather(tensors)
+    sides = {
+        **copies(4 * (values + tokens.numel()) // 2),
+        "gather": twin("cpu", lambda: layout.gather(tensors)),
+        "scatter": twin("cpu", lambda: layout.scatter(tokens)),
+        "gather, our reference in torch": twin("reference", lambda: layout.gather(tensors)),
+    }
+    return {
+        "values": values,
+        "tokens": layout.tokens,
+        "segments": rows,
+        "layout_milliseconds": round(1e3 * made, 2),
+        **table(seconds(sides), 4 * (values + tokens.numel()), "gather"),
+    }
+
+
+def _gpu(layout: Layout, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """At 1 GB and more, by the GPU's own clock, against a copy on the device."""
+    moved = {name: tensor.cuda().repeat(5, *[1] * (tensor.dim() - 1)) for name, tensor in tensors.items()}
+    tokens = layout.gather(moved)
+    size = 4 * (sum(tensor.numel() for tensor in moved.values()) + tokens.numel())
+    source, target = torch.randn(size // 8, device="cuda"), torch.empty(size // 8, device="cuda")
+    mean = torch.randn(layout.tokens, CHUNK, device="cuda")
+    scales = torch.rand(len(layout.shapes), device="cuda") + 0.5
+
+    def timed(call: Callable[[], Any]) -> float:
+        times = []
+        for _ in range(ROUNDS):
+            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin.record()
+            call()
+            end.record()
+            torch.cuda.synchronize()
+            times.append(begin.elapsed_time(end) / 1e3)
+        return statistics.median(times)
+
+    sides = {
+        "copy on the device": timed(lambda: target.copy_(source)),
+        "gather": timed(twin("cuda", lambda: layout.gather(moved))),
+        "gather, normalised": timed(twin("cuda", lambda: layout.gather(moved, reference=mean, scales=scales))),
+        "scatter": timed(twin("cuda", lambda: layout.scatter(tokens))),
+    }
+    return {"device": torch.cuda.get_device_name(), "bytes": size, **table(sides, size, "gather")}
+
+
+def _bars(by_threads: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    """What was to be reached, what was, each at its best number of threads, against memcpy at its own best."""
+
+    def best(*path: str, prefix: str = "") -> float:
+        found = []
+        for one in by_threads.values():
+            for name in path:
+                one = one[name]
+            found += [side["milliseconds"] for name, side in one.items() if name.startswith(prefix)]
+        return min(found)
+
+    def bar(reached: float, wanted: float, met: bool) -> dict[str, Any]:
+        return {"reached": round(reached, 3), "wanted": wanted, "met": met}
+
+    def at_least(reached: float, wanted: float) -> dict[str, Any]:
+        return bar(reached, wanted, reached >= wanted)
+
+    gather = functools.partial(best, "gather")
+    tokens, codes = functools.partial(best, "scatter", "tokens"), functools.partial(best, "scatter", "codes")
+    resnet50 = min(one["resnet50"]["gather"]["milliseconds"] for one in by_threads.values())
+    return {
+        "gather, share of memcpy": at_least(gather(prefix="memcpy") / _side(by_threads, "gather", "ours"), 0.6),
+        "gather, normalised, share of memcpy": at_least(
+            gather(prefix="memcpy") / _side(by_threads, "gather", "ours, normalised"), 0.6
+        ),
+        "gather, permuted and normalised, share of memcpy": at_least(
+            gather(prefix="memcpy") / _side(by_threads, "gather", "ours, permuted and normalised"), 0.6
+        ),
+        "gather, times the usual tokenizer": at_least(
+            _side(by_threads, "gather", "python, with mask and positions") / _side(by_threads, "gather", "ours"), 50
+        ),
+        "gather, times a tokenizer without mask and positions": at_least(
+            _side(by_threads, "gather", "python, tokens alone") / _side(by_threads, "gather", "ours"), 50
+        ),
+        "gather, times the best torch indexing": at_least(
+            gather(prefix="torch") / _side(by_threads, "gather", "ours"), 3
+        ),
+        "resnet50 gathered, milliseconds": bar(resnet50, 50, resnet50 <= 50),
+        "scatter, share of memcpy": at_least(
+            tokens(prefix="memcpy") / _side(by_threads, "scatter", "tokens", "ours"), 0.6
+        ),
+        "scatter, times the usual detokenizer": at_least(
+            tokens(prefix="python") / _side(by_threads, "scatter", "tokens", "ours"), 50
+        ),
+        "scatter, times the best torch indexing": at_least(
+            tokens(prefix="torch") / _side(by_threads, "scatter", "tokens", "ours"), 3
+        ),
+        "scatter of codes, share of memcpy": at_least(
+            codes(prefix="memcpy") / _side(by_threads, "scatter", "codes", "ours, denormalised"), 0.6
+        ),
+        "scatter of codes, times the usual detokenizer": at_least(
+            codes(prefix="python") / _side(by_threads, "scatter", "codes", "ours, denormalised"), 50
+        ),
+        "scatter of codes, times the best torch indexing": at_least(
+            codes(prefix="torch") / _side(by_threads, "scatter", "codes", "ours, denormalised"), 3
+        ),
+    }
+
+
+def _side(by_threads: Mapping[int, Mapping[str, Any]], *path: str) -> float:
+    """Milliseconds of one side at its best number of threads."""
+    found = []
+    for one in by_threads.values():
+        for name in path:
+            one = one[name]
+        found.append(one["milliseconds"])
+    return min(found)
+
+
+def _one_by_one(tensors: Mapping[str, Tensor], tokenizer: Callable[..., Tensor]) -> Tensor:
+    networks = (
+        dict(zip(tensors, parts, strict=True))
+        for parts in zip(*(tensor.unbind(0) for tensor in tensors.values()), strict=True)
+    )
+    return torch.stack([tokenizer(network) for network in networks])
+
+
+def _usual_tokenizer(network: Mapping[str, Tensor], alone: bool = False) -> Tensor:
+    """A network to tokens as is usual: layer by layer in Python, with masks and lists of positions."""
+    tokens, masks, positions = [], [], []
+    for layer, name in enumerate(name for name in network if name.endswith("weight")):
+        rows = network[name].flatten(1)
+        bias = network.get(name.replace("weight", "bias"))
+        if bias is not None:
+            rows = torch.cat([rows, bias[:, None]], dim=1)
+        columns = -(-rows.shape[1] // CHUNK)
+        padded = torch.zeros(len(rows), columns * CHUNK)
+        padded[:, : rows.shape[1]] = rows
+        tokens.append(padded.view(-1, CHUNK))
+        if not alone:
+            mask = torch.zeros(len(rows), columns * CHUNK)
+            mask[:, : rows.shape[1]] = 1
+            masks.append(mask.view(-1, CHUNK).bool())
+            positions += [(layer, row) for row in range(len(rows)) for _ in range(columns)]
+    if not alone:
+        torch.cat(masks)
+        torch.tensor([(place, *position) for place, position in enumerate(positions)])
+    return torch.cat(tokens)
+
+
+def _usual_detokenizer(
+    tokens: Tensor, layout: Layout, scales: Tensor | None = None, mean: Tensor | None = None
+) -> list[Tensor]:
+    """The inverse, layer by layer."""
+    found, start = [], 0
+    shapes = list(layout.shapes.values())
+    for layer in range(0, len(shapes), 2):
+        weight, bias = shapes[layer], shapes[layer + 1]
+        width = torch.Size(weight[1:]).numel()
+        columns = -(-(width + 1) // CHUNK)
+        rows = tokens[start : start + bias[0] * columns].reshape(bias[0], -1)
+        parts = [rows[:, :width], rows[:, width]]
+        if scales is not None and mean is not None:
+            shift = mean[start : start + bias[0] * columns].reshape(bias[0], -1)
+            parts = [parts[0] * scales[layer] + shift[:, :width], parts[1] * scales[layer + 1] + shift[:, width]]
+        found += [parts[0].reshape(weight).clone(), parts[1].clone()]
+        start += bias[0] * columns
+    return found
+
+
+def _permuted(layout: Layout) -> tuple[Tensor, Tensor]:
+    """The table with the hidden units of both layers in another order for each network, and those orders."""
+    segments = segments_of(layout.table)
+    for layer in (0, 1):
+        first = 32 * layer
+        for place in (2 * layer, 2 * layer + 1):
+            segments[place] = segments[place]._replace(row_permutation=first)
+        following = segments[2 * layer + 2]
+        segments[2 * layer + 2] = following._replace(
+            units=32, block=following.width // 32, source_unit_stride=following.width // 32, column_permutation=first
+        )
+    return table_of(segments), torch.cat([torch.rand(NETWORKS, 32).argsort(1) for _ in range(2)], dim=1)
+
+
+def _machine() -> dict[str, Any]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return {
+        "processor": next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine()),
+        "cores": os.cpu_count(),
+        "load_before": round(os.getloadavg()[0], 2),
+        "torch": torch.__version__,
+        "allocator_keeps_memory": "MALLOC_MMAP_THRESHOLD_" in os.environ,
+    }
+
+
+if __name__ == "__main__":
+    native.load("cpu")
+    main()
