@@ -54,7 +54,7 @@ class Card:
         origin: `trained`, `generated`, `refined`, ….
         run: id of the training run; splits are by run, so that snapshots of one run never fall on both sides.
         split: the part of its zoo the run belongs to: `train`, `validation` or `test`.
-        preprocessing: `scale`, `mean` and `deviation` of `(pixel / scale − mean) / deviation`; a number, or one a channel.
+        preprocessing: `scale`, `mean` and `deviation` (one, or one a channel) of `(pixel / scale − mean) / deviation`.
         tags: free words.
         made_with: command, seed, code version and whatever else is needed to make it again.
     """
@@ -198,9 +198,7 @@ class Checkpoint:
         shapes = read_shapes(path)
         if not architecture.known:
             shapes = _ordered(shapes, header.get("order"), path)
-        return cls.lazy(
-            architecture, shapes, digests, lambda name, digest: read_tensor(path, name, digest), card
-        )
+        return cls.lazy(architecture, shapes, digests, lambda name, digest: read_tensor(path, name, digest), card)
 
     def save(self, path: Path | str, force: bool = False) -> None:
         """Writes the Checkpoint as one safetensors file, whole or not at all; the same Checkpoint gives the same bytes.

@@ -117,7 +117,7 @@ class ResidualNetwork(nn.Module):
 
 
 class _Block(nn.Module):
-    """Two convolutions and a shortcut that subsamples the image and fills new channels with zeros, half on each side."""
+    """Two convolutions and a shortcut that subsamples the image and adds channels of zeros, half on each side."""
 
     def __init__(self, features: int, wide: int, stride: int) -> None:
         super().__init__()

@@ -21,7 +21,7 @@ Arrays = dict[Split, tuple[numpy.ndarray, numpy.ndarray]]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a network of the task expects: `(pixel / scale − mean) / deviation`; mean and deviation may be one a channel."""
+    """What a network of the task expects: `(pixel / scale − mean) / deviation`, the last two maybe one a channel."""
 
     scale: float
     mean: float | tuple[float, ...]
