@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -233,6 +233,14 @@ class Checkpoint:
         """All tensors, in the order of the module's own state dict and the kinds they are stored in."""
         return {name: self.tensor(name) for name in self.shapes}
 
+    def tensors(self) -> Iterator[tuple[str, "Tensor"]]:
+        """Name and tensor of each, read one at a time and not kept: a network of any size fits."""
+        for name in self.shapes:
+            if name in self._tensors or self._read is None:
+                yield name, self._tensors[name]
+            else:
+                yield name, self._read(name, self._digests.get(name, ""))
+
     def digest(self, name: str) -> str:
         """The digest of one tensor; that of a loaded Checkpoint is known without reading the tensor."""
         if name not in self._digests:
@@ -242,10 +250,14 @@ class Checkpoint:
     @property
     def id(self) -> str:
         """A hash of the architecture and every tensor: the same network twice has the same id, whatever its Card."""
+        return self.identify({name: self.digest(name) for name in self.shapes})
+
+    def identify(self, digests: Mapping[str, str]) -> str:
+        """The id, from digests that were made elsewhere; name → digest of every tensor."""
         hasher = hashlib.blake2b(str(self.architecture).encode(), digest_size=16)
         # Without a recipe the order of the tensors is that of some file, which says nothing about the network.
         for name in self.shapes if self.architecture.known else sorted(self.shapes):
-            hasher.update(f"\n{name} {self.digest(name)}".encode())
+            hasher.update(f"\n{name} {digests[name]}".encode())
         return hasher.hexdigest()
 
     @property

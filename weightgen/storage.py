@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import math
 import os
+import struct
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,29 +61,29 @@ def write_text(path: Path | str, text: str) -> None:
 
 def tensor_digest(tensor: "Tensor") -> str:
     """A hash of a tensor's kind, shape and bytes."""
-    import torch
-
     hasher = hashlib.blake2b(f"{tensor.dtype} {tuple(tensor.shape)}".encode(), digest_size=16)
-    hasher.update(tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    hasher.update(_content(tensor))
     return hasher.hexdigest()
 
 
-def write_tensors(path: Path | str, tensors: Mapping[str, "Tensor"], header: Mapping[str, Any]) -> None:
+def write_tensors(
+    path: Path | str,
+    tensors: Mapping[str, "Tensor"],
+    header: Mapping[str, Any],
+    digests: Mapping[str, str] | None = None,
+) -> None:
     """Writes tensors and a JSON header as one safetensors file; equal content gives equal bytes.
 
     The header and the digest of every tensor stand in one metadata entry, since safetensors does not order entries.
+
+    Args:
+        digests: of all tensors, if they are known already.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    body = json.dumps(
-        {
-            "version": FORMAT_VERSION,
-            "header": dict(header),
-            "digests": {name: tensor_digest(tensor) for name, tensor in tensors.items()},
-        },
-        sort_keys=True,
-    )
-    sealed = json.dumps({"body": body, "digest": hashlib.sha256(body.encode()).hexdigest()})
+    if digests is None:
+        digests = {name: tensor_digest(tensor) for name, tensor in tensors.items()}
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     places: set[int] = set()
     for name, tensor in contiguous.items():
@@ -90,7 +92,74 @@ def write_tensors(path: Path | str, tensors: Mapping[str, "Tensor"], header: Map
             contiguous[name] = tensor.clone()
         places.add(tensor.untyped_storage().data_ptr())
     with atomic(path) as temporary:
-        save_file(contiguous, temporary, metadata={METADATA_KEY: sealed})
+        try:
+            save_file(contiguous, temporary, metadata={METADATA_KEY: _sealed(header, digests)})
+        except SafetensorError as error:
+            raise OutputError("cannot write", where=path, got=str(error), remedy="see that the disk is not full") from error
+
+
+def _sealed(header: Mapping[str, Any], digests: Mapping[str, str]) -> str:
+    body = json.dumps({"version": FORMAT_VERSION, "header": dict(header), "digests": dict(digests)}, sort_keys=True)
+    return json.dumps({"body": body, "digest": hashlib.sha256(body.encode()).hexdigest()})
+
+
+Sealed = tuple[str, Mapping[str, Any]]
+"""What stands before every name, and the header."""
+
+
+def stream_tensors(
+    path: Path,
+    shapes: Mapping[str, tuple[str, tuple[int, ...]]],
+    tensors: "Generator[tuple[str, Tensor], str, None]",
+    draft: Sealed,
+    seal: Callable[[dict[str, str]], Sealed],
+) -> str:
+    """Writes a file like `write_tensors`, one tensor at a time, whose header depends on all of them.
+
+    Args:
+        shapes: name → (kind, shape), in the order in which the tensors come.
+        tensors: gives name and tensor, and is sent the tensor's digest.
+        draft: a prefix and a header of the length of those that `seal` will give.
+        seal: gives the prefix of all names and the header, from name → digest.
+
+    Returns:
+        The prefix; tensors are named `PREFIX/NAME`.
+    """
+    words = {kind: word for word, kind in KINDS.items()}
+
+    def beginning(prefix: str, header: Mapping[str, Any], digests: Mapping[str, str]) -> bytes:
+        place, entries = 0, {}
+        for name, (kind, shape) in shapes.items():
+            size = math.prod(shape) * WIDTHS[kind]
+            offsets = [place, place + size]
+            entries[f"{prefix}/{name}"] = {"dtype": words[kind], "shape": list(shape), "data_offsets": offsets}
+            place += size
+        sealed = _sealed(header, {f"{prefix}/{name}": digest for name, digest in digests.items()})
+        content = json.dumps({"__metadata__": {METADATA_KEY: sealed}, **entries}).encode()
+        content += b" " * (-len(content) % 8)
+        return struct.pack("<Q", len(content)) + content
+
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        file.write(beginning(*draft, dict.fromkeys(shapes, "0" * 32)))
+        digests: dict[str, str] = {}
+        try:
+            name, tensor = next(tensors)
+            while True:
+                digests[name] = tensor_digest(tensor)
+                file.write(_content(tensor))
+                name, tensor = tensors.send(digests[name])
+        except StopIteration:
+            pass
+        prefix, header = seal(digests)
+        file.seek(0)
+        file.write(beginning(prefix, header, digests))
+    return prefix
+
+
+def _content(tensor: "Tensor") -> memoryview:
+    import torch
+
+    return tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data
 
 
 def read_header(path: Path | str) -> tuple[dict[str, Any], dict[str, str]]:
@@ -146,6 +215,9 @@ KINDS = {
     "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
 }  # fmt: skip
 """The kinds of tensor as safetensors writes them and as torch calls them."""
+
+WIDTHS = {kind: 1 if kind == "bool" else int("".join(filter(str.isdigit, kind))) // 8 for kind in KINDS.values()}
+"""Bytes of one value of each kind."""
 
 
 def read_shapes(path: Path | str) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -142,7 +142,7 @@ def test_external_data_of_onnx_lies_beside_the_model(tmp_path):
 @pytest.mark.parametrize(
     "header",
     [
-        {each: {"dtype": "F32", "shape": [2], "data_offsets": [start, start + 8]} for each, start in (("a", 0), ("b", 4))},
+        {each: {"dtype": "F32", "shape": [2], "data_offsets": [at, at + 8]} for each, at in (("a", 0), ("b", 4))},
         {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 800]}},
         {"a": {"dtype": "F32", "shape": [1000], "data_offsets": [0, 12]}},
         {"a": {"dtype": "F32", "shape": [2**62, 2**62], "data_offsets": [0, 12]}},

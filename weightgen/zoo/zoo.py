@@ -18,12 +18,13 @@ from weightgen.registry import unknown_name
 from weightgen.storage import tensor_digest
 from weightgen.zoo import query as language
 from weightgen.zoo.catalogue import Catalogue
-from weightgen.zoo.packing import Packer, insert
+from weightgen.zoo.entering import BLOBS, insert
+from weightgen.zoo.packing import Packer, is_big
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-BLOBS = "blobs"
+    from weightgen.zoo.ingest import Report
 
 OPEN_BLOBS = 8
 """Blobs kept open for reading."""
@@ -320,12 +321,22 @@ class Zoo:
             self._check_name(chosen, key, names)
             new.add(key)
             names.add(chosen)
-            packer.add(key, chosen, checkpoint)
+            packer.add_big(chosen, checkpoint) if is_big(checkpoint) else packer.add(key, chosen, checkpoint)
         blobs = packer.finish()
         with self.catalogue.transaction() as connection:
             for blob in blobs:
-                insert(connection, blob)
+                insert(connection, self.path, blob)
         return ids
+
+    def ingest(self, *paths: Path | str, workers: int = 1, **facts: Any) -> "Report":
+        """Reads the networks of any known format below `paths`; see `weightgen.zoo.ingest`.
+
+        Args:
+            facts: task, metrics, tags, parents and pattern, as in `ingest.Facts`.
+        """
+        from weightgen.zoo.ingest import Facts, ingest
+
+        return ingest(self, paths, Facts(**facts), workers)
 
     def _check_name(self, name: str, key: str, others: set[str]) -> None:
         # Another process may have added this very network a moment ago, under the same name.
