@@ -22,6 +22,9 @@ KINDS = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16",
 
 SPLITS = ("train", "validation", "test")
 
+UNSTATED = "unstated"
+"""The split of a metric of which nobody says on which data it was measured."""
+
 Scalar = str | int | float | bool | None
 
 

@@ -95,7 +95,9 @@ def write_tensors(
         try:
             save_file(contiguous, temporary, metadata={METADATA_KEY: _sealed(header, digests)})
         except SafetensorError as error:
-            raise OutputError("cannot write", where=path, got=str(error), remedy="see that the disk is not full") from error
+            raise OutputError(
+                "cannot write", where=path, got=str(error), remedy="see that the disk is not full"
+            ) from error
 
 
 def _sealed(header: Mapping[str, Any], digests: Mapping[str, str]) -> str:

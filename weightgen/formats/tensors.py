@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weightgen.architecture import Architecture, Shapes
-from weightgen.checkpoint import Card, Checkpoint, Metric, Scalar
+from weightgen.checkpoint import UNSTATED, Card, Checkpoint, Metric, Scalar
 from weightgen.errors import ArchitectureError, CorruptFileError
 
 if TYPE_CHECKING:
@@ -17,9 +17,6 @@ Kinds = Mapping[str, tuple[str, tuple[int, ...]]]
 
 WRAPPERS = ("module.", "_orig_mod.")
 """What DataParallel and torch.compile put before every name."""
-
-UNSTATED = "unstated"
-"""The split of a figure of which the source does not say on which data it was measured."""
 
 MAXIMUM_ENTRIES, MAXIMUM_TEXT, MAXIMUM_DEPTH = 500, 300, 6
 """Facts that are kept of a source, letters of each, and settings within settings."""

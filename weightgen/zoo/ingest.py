@@ -1,8 +1,8 @@
 """Ingest: whatever networks lie below some paths become entries of a zoo.
 
-Sources are read in chunks. A chunk is written to blobs, by this process or a worker, and then entered in one transaction,
-in the order of the chunks; so a killed ingest leaves the first few chunks, and when it is repeated goes on behind them and
-ends with the same catalogue as one that was never killed.
+Sources are read in chunks. A chunk is written to blobs, by this process or a worker, and then entered in one
+transaction, in the order of the chunks; so a killed ingest leaves the first few chunks, and when it is repeated goes on
+behind them and ends with the same catalogue as one that was never killed.
 """
 
 import dataclasses
@@ -117,7 +117,7 @@ Progress = Callable[[int, int, str], None]
 def ingest(
     zoo: "Zoo",
     paths: Sequence[Path | str],
-    facts: Facts = Facts(),  # noqa: B008, frozen
+    facts: Facts = Facts(),
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Report:
@@ -152,7 +152,7 @@ def ingest(
     return report
 
 
-def preview(paths: Sequence[Path | str], facts: Facts = Facts()) -> Report:  # noqa: B008, frozen
+def preview(paths: Sequence[Path | str], facts: Facts = Facts()) -> Report:
     """What `ingest` would read; headers are read and nothing is written."""
     if facts.pattern:
         Pattern.parse(facts.pattern)

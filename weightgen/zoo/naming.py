@@ -10,7 +10,9 @@ from weightgen.errors import QueryError
 
 _KINDS = {"": r"[^/]+?", "s": r"[^/]+?", "d": r"[-+]?\d{1,15}", "f": r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"}
 _MAKE = {"": str, "s": str, "d": int, "f": float}
-_PART = re.compile(r"\{(?P<name>[A-Za-z_]\w*)(?::(?P<kind>\w*))?\}|(?P<any>\*+)|(?P<one>\?)|(?P<text>[^{}*?]+)|(?P<bad>.)")
+_PART = re.compile(
+    r"\{(?P<name>[A-Za-z_]\w*)(?::(?P<kind>\w*))?\}|(?P<any>\*+)|(?P<one>\?)|(?P<text>[^{}*?]+)|(?P<bad>.)"
+)
 
 MAXIMUM_ANY = 8
 """Parts of a pattern that take any text; more of them could take for ever to match."""
