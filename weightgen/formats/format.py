@@ -7,7 +7,10 @@ from pathlib import Path
 
 from weightgen.checkpoint import Checkpoint
 from weightgen.errors import CorruptFileError, MissingDataError, WeightgenError
+from weightgen.formats.tensors import damaged
 from weightgen.registry import Registry
+
+__all__ = ["Format", "Network", "damaged", "format_of", "formats", "read", "read_as", "register"]
 
 HEAD = 4096
 """Bytes at the beginning of a file by which it is recognised."""
@@ -17,12 +20,6 @@ READERS = (
     "nnet", "estool", "onnx_file",
 )  # fmt: skip
 """The modules of this package that register a format."""
-
-UNREADABLE = (
-    ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OSError, RecursionError, OverflowError,
-    MemoryError, NotImplementedError, RuntimeError,
-)  # fmt: skip
-"""What parsers of all kinds raise when they are fed garbage."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +83,8 @@ def format_of(path: Path) -> str | None:
         try:
             if known[name].recognises(path, head):
                 return name
-        except UNREADABLE:
-            # A file that confuses a recogniser is not of its kind.
+        except Exception:
+            # A file that confuses a recogniser, in whatever way, is not of its kind.
             continue
     return None
 
@@ -122,10 +119,6 @@ def read_as(name: str, path: Path) -> list[Network]:
         return found.read(path)
     except WeightgenError:
         raise
-    except UNREADABLE as error:
+    except Exception as error:
+        # Parsers of a dozen kinds raise whatever they like when they are fed garbage.
         raise damaged(path, f"{type(error).__name__} {error}", found.title) from error
-
-
-def damaged(path: Path, what: str, title: str = "file") -> CorruptFileError:
-    """The error for a file that is not what it seems to be."""
-    return CorruptFileError(f"the {title} is damaged: {what[:200]}", where=path, remedy="fetch or make it again")

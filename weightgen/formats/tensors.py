@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from weightgen.architecture import Architecture, Shapes
 from weightgen.checkpoint import UNSTATED, Card, Checkpoint, Metric, Scalar
-from weightgen.errors import ArchitectureError, CorruptFileError
+from weightgen.errors import ArchitectureError, CorruptFileError, WeightgenError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,12 +52,28 @@ def network(
     def fetch(name: str, digest: str) -> "Tensor":
         import torch
 
-        return torch.zeros((), dtype=torch.int64) if name in counters else read(prefix + name)
+        if name in counters:
+            return torch.zeros((), dtype=torch.int64)
+        try:
+            tensor = read(prefix + name)
+        except WeightgenError:
+            raise
+        except Exception as error:
+            raise damaged(where, f"{type(error).__name__} {error}") from error
+        kind, shape = named[name]
+        if (str(tensor.dtype), tuple(tensor.shape)) != (f"torch.{kind}", shape):
+            raise damaged(where, f"the tensor '{name}' is not what the header says")
+        return tensor
 
     try:
         return Checkpoint.lazy(chosen, named, {}, fetch, card)
     except ArchitectureError as error:
         raise CorruptFileError("the tensors cannot be stored", where=where, got=str(error)) from error
+
+
+def damaged(path: Path, what: str, title: str = "file") -> CorruptFileError:
+    """The error for a file that is not what it seems to be."""
+    return CorruptFileError(f"the {title} is damaged: {what[:200]}", where=path, remedy="fetch or make it again")
 
 
 def _recipe(shapes: Shapes, architecture: Architecture | None) -> tuple[Architecture, set[str]]:
