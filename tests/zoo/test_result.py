@@ -13,9 +13,9 @@ from weightgen.architecture import Architecture
 from weightgen.checkpoint import Card, Checkpoint, Metric
 from weightgen.errors import DuplicateNameError, OutputError, QueryError, UnknownNameError
 from weightgen.shelf import shelf
-from weightgen.zoo import F, Zoo, has_tensor, matches, schema
+from weightgen.zoo import F, Zoo, has_tensor, matches, neighbours, result, schema
 from weightgen.zoo.neighbours import place_of
-from weightgen.zoo.spaces import nearest
+from weightgen.zoo.spaces import distances, least
 from weightgen.zoo.splitting import split_ids
 
 SHAPES = {"conv.weight": (4, 3, 2, 2), "head": (5,)}
@@ -180,12 +180,27 @@ def test_a_page_moves_not_when_networks_are_added(tmp_path):
         zoo.query().page(2, first.next)
 
 
-def test_the_first_few_by_a_metric_are_found_by_its_index(zoo):
-    query = zoo.query("lr > 0")
-    for key in ("metrics.accuracy", "-metrics.accuracy"):
-        ordered = query.order_by(key)
-        for number in (0, 3, 7, 9, 12):
-            assert names(ordered.limit(number)) == names(ordered)[:number]
+@pytest.mark.parametrize(
+    "expression", ["lr > 0", "metrics.accuracy > 0.3 and tag = 'x'", "metrics.accuracy between 0.1 and 0.6"]
+)
+def test_the_first_few_by_a_metric_are_found_by_its_index(zoo, expression, monkeypatch):
+    monkeypatch.setattr(result, "FEW", 1)
+    for test_split in (True, False):
+        query = zoo.query(expression if test_split else f"({expression}) and name != 'net-5'")
+        for key in ("metrics.accuracy", "-metrics.accuracy"):
+            ordered = query.order_by(key)
+            for number in (0, 2, 3, 7, 9, 12):
+                assert names(ordered.limit(number)) == names(ordered)[:number]
+
+
+def test_the_first_figure_of_several_data_sets_counts_in_the_index_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(result, "FEW", 1)
+    zoo = Zoo.create(tmp_path / "zoo")
+    for seed in range(6):
+        figures = (Metric("accuracy", seed / 10, "test", "one"), Metric("accuracy", 1 - seed / 10, "test", "two"))
+        zoo.add([network(seed, metrics=figures)], name=[str(seed)])
+    query = zoo.query("metrics.accuracy < 0.45").order_by("-metrics.accuracy").limit(3)
+    assert query._by_metric() is not None and names(query) == ["4", "3", "2"]
 
 
 def test_facets(zoo):
@@ -225,15 +240,22 @@ def test_neighbours(zoo):
         zoo.query().nearest("net-6", space="statistics")
 
 
-@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 1000))
-def test_the_nearest_rows_are_exact(number, k, seed):
+@given(st.integers(1, 40), st.integers(0, 12), st.integers(0, 1000))
+def test_the_least_distances_are_exact(number, k, seed):
     random = numpy.random.default_rng(seed)
     matrix = random.integers(0, 3, (number, 4)).astype(numpy.float32)
     rows = numpy.flatnonzero(random.random(number) < 0.7)
-    found, distances = nearest(matrix, rows, matrix[0], k)
-    every = numpy.linalg.norm(matrix[rows] - matrix[0], axis=1)
-    order = numpy.lexsort((rows, every))[:k]
-    assert found.tolist() == rows[order].tolist() and numpy.allclose(distances, every[order])
+    every = numpy.square(matrix[rows] - matrix[0]).sum(1)
+    squares = distances(matrix, rows, matrix[0])
+    assert numpy.array_equal(squares, every) and numpy.array_equal(distances(matrix, None, matrix[0])[rows], every)
+    assert least(squares, k).tolist() == numpy.lexsort((rows, every))[:k].tolist()
+
+
+@pytest.mark.parametrize("expression", ["lr > 0.15", "tag = 'x'", "", "name = 'nobody'", "has tensor 'extra'"])
+def test_neighbours_are_the_same_whether_the_filter_or_the_distance_comes_first(zoo, expression, monkeypatch):
+    filtered = zoo.query(expression).nearest("net-6", 3)
+    monkeypatch.setattr(neighbours, "FEW", 0)
+    assert zoo.query(expression).nearest("net-6", 3) == filtered
 
 
 def test_lineage(zoo):

@@ -13,7 +13,7 @@ from weightgen.zoo import tree
 from weightgen.zoo.neighbours import Neighbour, neighbours
 from weightgen.zoo.row import COLUMNS, Row
 from weightgen.zoo.splitting import split_ids
-from weightgen.zoo.statements import condition, expression, splits_of
+from weightgen.zoo.statements import condition, expression, splits_of, value_test
 
 if TYPE_CHECKING:
     import pandas
@@ -289,20 +289,25 @@ class Query:
         (field, descending), maximum = self.order[0], max(self.maximum, 0)
         probe = "SELECT 1 FROM metrics WHERE name = ? AND split = ? LIMIT 1"
         splits = [split for split in splits_of(field) if self._rows(probe, [field.name, split])]
-        if len(splits) != 1:
+        where, values = condition(self.condition)
+        few = f"SELECT count(*) FROM (SELECT 1 FROM models WHERE {where} LIMIT ?)"
+        if len(splits) != 1 or self._rows(few, [*values, FEW])[0][0] < FEW:
             return None
         # Of several figures of one network the first of its card counts.
         first = (
             "NOT EXISTS (SELECT 1 FROM metrics AS other WHERE other.model = figure.model AND other.name = figure.name"
             " AND other.split = figure.split AND other.position < figure.position)"
         )
+        bounds = [bound for part in _parts(self.condition) if (bound := value_test(part, field))]
         where, values = condition(self.condition, positive=False)
+        walked = " AND ".join([*(f"figure.value {text}" for text, _ in bounds), first, f"({where})"])
         statement = (
             "SELECT number FROM metrics AS figure CROSS JOIN models ON models.number = figure.model"
-            f" WHERE figure.name = ? AND figure.split = ? AND {first} AND ({where})"
+            f" WHERE figure.name = ? AND figure.split = ? AND {walked}"
             f" ORDER BY figure.value {'DESC' if descending else 'ASC'}, models.id LIMIT ?"
         )
-        found = [number for (number,) in self._rows(statement, [field.name, *splits, *values, maximum])]
+        bound = [value for _, chosen in bounds for value in chosen]
+        found = [number for (number,) in self._rows(statement, [field.name, *splits, *bound, *values, maximum])]
         # Fewer than wanted: those without the figure come behind them.
         return found if len(found) == maximum else None
 
@@ -328,6 +333,19 @@ class Query:
                 names = self.zoo.fields()
                 bare = [name.removeprefix("hyperparameters.") for name in names] if field.bare else []
                 raise tree.unknown_field(str(field), self.source or str(field), field.position, [*names, *bare])
+
+
+FEW = 2000
+"""So few networks are sorted in less time than an index is walked in search of them."""
+
+
+def _parts(node: tree.Node) -> Iterator[tree.Node]:
+    """The conditions that all must hold."""
+    if isinstance(node, tree.And):
+        for part in node.parts:
+            yield from _parts(part)
+    else:
+        yield node
 
 
 _NOT_NULL = {

@@ -15,8 +15,8 @@ from weightgen.errors import CorruptFileError
 
 FOLDER = "embeddings"
 
-CHUNK = 65_536
-"""Rows that distances are computed of at once."""
+CHUNK = 1024
+"""Rows that distances are computed of at once: few enough for what comes between to stay in the processor's cache."""
 
 
 def _path(folder: Path, space: str) -> Path:
@@ -61,34 +61,28 @@ def read_matrix(folder: Path, space: str, dimension: int) -> numpy.ndarray:
     return numpy.memmap(path, numpy.float32, "r", shape=(rows, dimension))
 
 
-def nearest(
-    matrix: numpy.ndarray, rows: numpy.ndarray, to: numpy.ndarray, k: int
-) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """The `k` rows of a matrix that are nearest to a vector, exactly.
+def distances(matrix: numpy.ndarray, rows: numpy.ndarray | None, to: numpy.ndarray) -> numpy.ndarray:
+    """Squared Euclidean distances to a vector, float32 `[rows]`.
 
     Args:
         matrix: float32 `[n, dimension]`.
-        rows: which rows count, int64 `[m]`, ascending.
+        rows: which rows count, int64; all if None.
         to: float32 `[dimension]`.
-
-    Returns:
-        The rows, nearest first, ties in their order, and their Euclidean distances.
     """
-    found_rows, found = numpy.empty(0, numpy.int64), numpy.empty(0, numpy.float32)
-    for start in range(0, len(rows), CHUNK):
-        chunk = rows[start : start + CHUNK]
-        whole = len(chunk) and chunk[-1] - chunk[0] == len(chunk) - 1
-        part = matrix[chunk[0] : chunk[-1] + 1] if whole else matrix[chunk]
+    number = len(matrix) if rows is None else len(rows)
+    found = numpy.empty(number, numpy.float32)
+    for start in range(0, number, CHUNK):
+        part = matrix[start : start + CHUNK] if rows is None else matrix[rows[start : start + CHUNK]]
         difference = part - to
-        distances = numpy.einsum("nd,nd->n", difference, difference)
-        found_rows, found = numpy.concatenate([found_rows, chunk]), numpy.concatenate([found, distances])
-        if len(found) > k:
-            keep = numpy.lexsort((found_rows, found))[:k] if len(found) < 4 * k else _smallest(found, k)
-            found_rows, found = found_rows[keep], found[keep]
-    order = numpy.lexsort((found_rows, found))[:k]
-    return found_rows[order], numpy.sqrt(found[order])
+        numpy.einsum("nd,nd->n", difference, difference, out=found[start : start + CHUNK])
+    return found
 
 
-def _smallest(values: numpy.ndarray, k: int) -> numpy.ndarray:
-    """Indices of the `k` least values, and of all that equal the greatest of them."""
-    return numpy.flatnonzero(values <= numpy.partition(values, k - 1)[k - 1]) if k else numpy.empty(0, numpy.int64)
+def least(values: numpy.ndarray, k: int) -> numpy.ndarray:
+    """Indices of the `k` least values, least first and ties in order."""
+    if k < len(values):
+        # All that equal the greatest of them take part, so that ties are decided by their order.
+        chosen = numpy.flatnonzero(values <= numpy.partition(values, k - 1)[k - 1]) if k else numpy.empty(0, int)
+    else:
+        chosen = numpy.arange(len(values))
+    return chosen[numpy.argsort(values[chosen], kind="stable")][:k]

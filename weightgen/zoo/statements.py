@@ -101,6 +101,14 @@ def _test(node: Comparison | In | Between | Like | Known) -> SQL:
     return "IS NOT NULL", []
 
 
+def value_test(node: Node, field: Field) -> SQL | None:
+    """What stands right of the value in a comparison of that field; None for any other node."""
+    if not isinstance(node, (Comparison, In, Between)):
+        return None
+    same = (node.field.group, node.field.name, node.field.split) == (field.group, field.name, field.split)
+    return _test(node) if same else None
+
+
 def expression(field: Field, like: Value | None = None) -> SQL:
     """A field as an SQL expression, NULL where it is unknown.
 
