@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -236,13 +236,11 @@ class Checkpoint:
         """All tensors, in the order of the module's own state dict and the kinds they are stored in."""
         return {name: self.tensor(name) for name in self.shapes}
 
-    def tensors(self) -> Iterator[tuple[str, "Tensor"]]:
-        """Name and tensor of each, read one at a time and not kept: a network of any size fits."""
-        for name in self.shapes:
-            if name in self._tensors or self._read is None:
-                yield name, self._tensors[name]
-            else:
-                yield name, self._read(name, self._digests.get(name, ""))
+    def read(self, name: str) -> "Tensor":
+        """One tensor like `tensor`, but not kept: read one after the other, a network of any size fits in memory."""
+        if name in self._tensors or self._read is None:
+            return self._tensors[name]
+        return self._read(name, self._digests.get(name, ""))
 
     def digest(self, name: str) -> str:
         """The digest of one tensor; that of a loaded Checkpoint is known without reading the tensor."""

@@ -6,10 +6,11 @@ import math
 import os
 import struct
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from weightgen.errors import CorruptFileError, MissingDataError, OutputError
 
@@ -66,24 +67,15 @@ def tensor_digest(tensor: "Tensor") -> str:
     return hasher.hexdigest()
 
 
-def write_tensors(
-    path: Path | str,
-    tensors: Mapping[str, "Tensor"],
-    header: Mapping[str, Any],
-    digests: Mapping[str, str] | None = None,
-) -> None:
+def write_tensors(path: Path | str, tensors: Mapping[str, "Tensor"], header: Mapping[str, Any]) -> None:
     """Writes tensors and a JSON header as one safetensors file; equal content gives equal bytes.
 
     The header and the digest of every tensor stand in one metadata entry, since safetensors does not order entries.
-
-    Args:
-        digests: of all tensors, if they are known already.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    if digests is None:
-        digests = {name: tensor_digest(tensor) for name, tensor in tensors.items()}
+    digests = {name: tensor_digest(tensor) for name, tensor in tensors.items()}
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     places: set[int] = set()
     for name, tensor in contiguous.items():
@@ -105,57 +97,86 @@ def _sealed(header: Mapping[str, Any], digests: Mapping[str, str]) -> str:
     return json.dumps({"body": body, "digest": hashlib.sha256(body.encode()).hexdigest()})
 
 
-Sealed = tuple[str, Mapping[str, Any]]
-"""What stands before every name, and the header."""
+Shapes = Mapping[str, tuple[str, tuple[int, ...]]]
+"""Name → (kind such as `float32`, shape)."""
+
+
+def pack_tensors(
+    path: Path, tensors: Mapping[str, "Tensor"], digests: Mapping[str, str], header: Mapping[str, Any]
+) -> None:
+    """Writes a file like `write_tensors` of many small tensors whose digests are known: in a third of the time."""
+    shapes = {name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)) for name, tensor in tensors.items()}
+    with atomic(path) as temporary, _writing(path, temporary) as file:
+        file.write(_beginning(shapes, header, digests))
+        for name in _data_order(shapes):
+            file.write(_content(tensors[name]))
 
 
 def stream_tensors(
     path: Path,
-    shapes: Mapping[str, tuple[str, tuple[int, ...]]],
-    tensors: "Generator[tuple[str, Tensor], str, None]",
-    draft: Sealed,
-    seal: Callable[[dict[str, str]], Sealed],
+    shapes: Shapes,
+    read: Callable[[str], "Tensor"],
+    look: Callable[[str, "Tensor"], None],
+    draft: tuple[str, Mapping[str, Any]],
+    seal: Callable[[dict[str, str]], tuple[str, Mapping[str, Any]]],
 ) -> str:
     """Writes a file like `write_tensors`, one tensor at a time, whose header depends on all of them.
 
     Args:
-        shapes: name → (kind, shape), in the order in which the tensors come.
-        tensors: gives name and tensor, and is sent the tensor's digest.
-        draft: a prefix and a header of the length of those that `seal` will give.
-        seal: gives the prefix of all names and the header, from name → digest.
+        read: gives one tensor; it is hashed, written and looked at at once, and then forgotten.
+        look: is shown name and tensor.
+        draft: a prefix of all names and a header, of the length of those that `seal` will give.
+        seal: gives prefix and header from name → digest.
 
     Returns:
         The prefix; tensors are named `PREFIX/NAME`.
     """
-    words = {kind: word for word, kind in KINDS.items()}
 
     def beginning(prefix: str, header: Mapping[str, Any], digests: Mapping[str, str]) -> bytes:
-        place, entries = 0, {}
-        for name, (kind, shape) in shapes.items():
-            size = math.prod(shape) * WIDTHS[kind]
-            offsets = [place, place + size]
-            entries[f"{prefix}/{name}"] = {"dtype": words[kind], "shape": list(shape), "data_offsets": offsets}
-            place += size
-        sealed = _sealed(header, {f"{prefix}/{name}": digest for name, digest in digests.items()})
-        content = json.dumps({"__metadata__": {METADATA_KEY: sealed}, **entries}).encode()
-        content += b" " * (-len(content) % 8)
-        return struct.pack("<Q", len(content)) + content
+        named = {f"{prefix}/{name}": kind for name, kind in shapes.items()}
+        return _beginning(named, header, {f"{prefix}/{name}": digest for name, digest in digests.items()})
 
-    with atomic(path) as temporary, open(temporary, "wb") as file:
+    digests: dict[str, str] = {}
+    with atomic(path) as temporary, _writing(path, temporary) as file, ThreadPoolExecutor(1) as helper:
         file.write(beginning(*draft, dict.fromkeys(shapes, "0" * 32)))
-        digests: dict[str, str] = {}
-        try:
-            name, tensor = next(tensors)
-            while True:
-                digests[name] = tensor_digest(tensor)
-                file.write(_content(tensor))
-                name, tensor = tensors.send(digests[name])
-        except StopIteration:
-            pass
+        for name in _data_order(shapes):
+            tensor = read(name)
+            hashed = helper.submit(tensor_digest, tensor)
+            file.write(_content(tensor))
+            look(name, tensor)
+            digests[name] = hashed.result()
         prefix, header = seal(digests)
         file.seek(0)
         file.write(beginning(prefix, header, digests))
     return prefix
+
+
+@contextmanager
+def _writing(path: Path, temporary: Path) -> Iterator[IO[bytes]]:
+    try:
+        with open(temporary, "wb", buffering=2**20) as file:
+            yield file
+    except OSError as error:
+        raise OutputError("cannot write", where=path, got=error.strerror or str(error)) from error
+
+
+def _data_order(shapes: Shapes) -> list[str]:
+    """The order of the values in a file: the widest kinds first, so that each lies at a multiple of its width."""
+    return sorted(shapes, key=lambda name: -WIDTHS[shapes[name][0]])
+
+
+def _beginning(shapes: Shapes, header: Mapping[str, Any], digests: Mapping[str, str]) -> bytes:
+    """What stands in a safetensors file before the values."""
+    words = {kind: word for word, kind in KINDS.items()}
+    place, entries = 0, {}
+    for name in _data_order(shapes):
+        kind, shape = shapes[name]
+        size = math.prod(shape) * WIDTHS[kind]
+        entries[name] = {"dtype": words[kind], "shape": list(shape), "data_offsets": [place, place + size]}
+        place += size
+    content = json.dumps({"__metadata__": {METADATA_KEY: _sealed(header, digests)}, **entries}).encode()
+    content += b" " * (-len(content) % 8)
+    return struct.pack("<Q", len(content)) + content
 
 
 def _content(tensor: "Tensor") -> memoryview:

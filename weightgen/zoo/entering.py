@@ -61,7 +61,8 @@ def _insert(connection: sqlite3.Connection, member: Member, blob: str, rename: b
         if not rename:
             raise DuplicateNameError(f"the name '{name}' belongs to another network", remedy="choose another")
         name = f"{name}~{member.id[:12]}"
-    text = json.dumps(card.to_json(), sort_keys=True)
+    entries = card.to_json()
+    text = json.dumps(entries, sort_keys=True)
     columns = (
         member.id, name, member.architecture, member.family, member.parameters, card.task, card.origin, card.run,
         card.split, text, blob, str(card.made_with.get("format", "weightgen")),
@@ -92,7 +93,7 @@ def _insert(connection: sqlite3.Connection, member: Member, blob: str, rename: b
     connection.executemany(
         "INSERT OR IGNORE INTO lineage VALUES (?, ?, 1.0, 'card')", [(member.id, parent) for parent in card.parents]
     )
-    words = (number, name, about(member.architecture, text))
+    words = (number, name, about(member.architecture, entries))
     connection.execute("INSERT INTO texts (rowid, name, about) VALUES (?, ?, ?)", words)
     return int(number or 0)
 

@@ -20,6 +20,9 @@ FEW = 20_000
 """A filter that leaves no more than this is applied before the distances are computed."""
 
 
+_STORED = "EXISTS (SELECT 1 FROM embedded WHERE space = ? AND model = models.number)"
+
+
 @dataclass(frozen=True)
 class Neighbour:
     """A network and its distance."""
@@ -30,7 +33,7 @@ class Neighbour:
 
 def place_of(checkpoint: "Checkpoint") -> numpy.ndarray:
     """The place of a network in the space `statistics-v1`, float32 `[128]`."""
-    return embedding({name: summarise(tensor).profile for name, tensor in checkpoint.tensors()})
+    return embedding({name: summarise(checkpoint.read(name)).profile for name in checkpoint.shapes})
 
 
 def neighbours(query: "Query", to: "Checkpoint | str", k: int, space: str) -> list[Neighbour]:
@@ -52,7 +55,7 @@ def neighbours(query: "Query", to: "Checkpoint | str", k: int, space: str) -> li
 def _placed(query: "Query", target: numpy.ndarray, k: int, space: str, dimension: int) -> list[tuple[int, float]]:
     """Numbers and distances of the nearest among those whose place is stored."""
     where, values = condition(query.condition)
-    chosen = f"SELECT number FROM models WHERE ({where}) AND number IN (SELECT model FROM embedded WHERE space = ?)"
+    chosen = f"SELECT number FROM models WHERE ({where}) AND {_STORED}"
     few = query._rows(f"{chosen} LIMIT ?", [*values, space, FEW + 1])
     matrix = read_matrix(query.zoo.path, space, dimension)
     if len(few) <= FEW:
@@ -81,7 +84,7 @@ def _unplaced(query: "Query", target: numpy.ndarray) -> list[tuple[int, float]]:
     (total,), (stored,) = query._rows("SELECT count(*) FROM models UNION ALL SELECT count(*) FROM embedded", [])
     if total == stored:
         return []
-    chosen = f"SELECT number FROM models WHERE ({where}) AND number NOT IN (SELECT model FROM embedded WHERE space = ?)"
+    chosen = f"SELECT number FROM models WHERE ({where}) AND NOT {_STORED}"
     missing = [number for (number,) in query._rows(chosen, [*values, SPACE])]
     return [
         (each.number, float(numpy.linalg.norm(place_of(each.load()) - target)))

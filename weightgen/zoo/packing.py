@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from weightgen.checkpoint import Card, Checkpoint
-from weightgen.storage import WIDTHS, stream_tensors, write_tensors
-from weightgen.zoo.summary import embedding, summarise
+from weightgen.storage import WIDTHS, pack_tensors, stream_tensors
+from weightgen.zoo.summary import Summary, embedding, summarise
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,40 +83,39 @@ class Packer:
         if key in self.keys:
             return
         self.keys.add(key)
-        values, profiles = [], {}
-        for each, tensor in checkpoint.tensors():
-            value, profiles[each] = _values(each, tensor, checkpoint.digest(each))
-            values.append(value)
+        summaries = {}
+        for each in checkpoint.shapes:
+            tensor = checkpoint.read(each)
+            summaries[each] = summarise(tensor)
             self.tensors[f"{key}/{each}"] = tensor
             self.bytes += tensor.nbytes
-        self.members.append(_member(key, name, checkpoint, values, profiles))
+        digests = {each: checkpoint.digest(each) for each in checkpoint.shapes}
+        self.members.append(_member(key, name, checkpoint, digests, summaries))
         if len(self.members) >= BLOB_NETWORKS or self.bytes >= BLOB_BYTES:
             self._flush()
 
     def add_big(self, name: str, checkpoint: Checkpoint) -> str:
         """Adds a network of any size, holding one tensor at a time; gives its id, which is known when it is written."""
-        values: list[Values] = []
-        profiles = {}
+        summaries: dict[str, Summary] = {}
 
-        def tensors() -> Any:
-            for each, tensor in checkpoint.tensors():
-                digest = yield each, tensor
-                value, profiles[each] = _values(each, tensor, digest)
-                values.append(value)
+        def look(each: str, tensor: "Tensor") -> None:
+            summaries[each] = summarise(tensor)
 
         def header(key: str) -> dict[str, Any]:
             return _header([(key, name, str(checkpoint.architecture), checkpoint.card, list(checkpoint.shapes))])
 
-        def sealed(digests: dict[str, str]) -> tuple[str, dict[str, Any]]:
-            key = checkpoint.identify(digests)
+        digests: dict[str, str] = {}
+
+        def seal(found: dict[str, str]) -> tuple[str, dict[str, Any]]:
+            digests.update(found)
+            key = checkpoint.identify(found)
             return key, header(key)
 
         temporary = self.folder / f".{os.getpid()}-{hashlib.blake2b(name.encode(), digest_size=16).hexdigest()}.big"
-        key = stream_tensors(temporary, checkpoint.shapes, tensors(), (NO_ID, header(NO_ID)), sealed)
-        member = _member(key, name, checkpoint, values, profiles)
+        key = stream_tensors(temporary, checkpoint.shapes, checkpoint.read, look, (NO_ID, header(NO_ID)), seal)
         blob = _blob_name(header(key))
         temporary.replace(self.folder / blob)
-        self.blobs.append(Blob(blob, size_of(checkpoint), [member]))
+        self.blobs.append(Blob(blob, size_of(checkpoint), [_member(key, name, checkpoint, digests, summaries)]))
         return key
 
     def finish(self) -> list[Blob]:
@@ -135,7 +134,7 @@ class Packer:
         )
         name = _blob_name(header)
         digests = {f"{member.id}/{value.name}": value.digest for member in self.members for value in member.tensors}
-        write_tensors(self.folder / name, self.tensors, header, digests)
+        pack_tensors(self.folder / name, self.tensors, digests, header)
         self.blobs.append(Blob(name, self.bytes, self.members))
         self.members, self.keys, self.tensors, self.bytes = [], set(), {}, 0
 
@@ -165,18 +164,16 @@ def _blob_name(header: dict[str, Any]) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest() + ".safetensors"
 
 
-def _values(name: str, tensor: "Tensor", digest: str) -> tuple[Values, numpy.ndarray | None]:
-    summary = summarise(tensor)
-    kind = str(tensor.dtype).removeprefix("torch.")
-    return (
-        Values(name, kind, tuple(tensor.shape), summary.norm, summary.zeros, summary.non_finite, digest),
-        summary.profile,
-    )
-
-
-def _member(key: str, name: str, checkpoint: Checkpoint, values: list[Values], profiles: dict) -> Member:
+def _member(
+    key: str, name: str, checkpoint: Checkpoint, digests: dict[str, str], summaries: dict[str, Summary]
+) -> Member:
     architecture = checkpoint.architecture
+    values = [
+        Values(each, kind, shape, one.norm, one.zeros, one.non_finite, digests[each])
+        for each, (kind, shape) in checkpoint.shapes.items()
+        for one in [summaries[each]]
+    ]
+    vector = embedding({each: one.profile for each, one in summaries.items()})
     return Member(
-        key, name, str(architecture), architecture.family, checkpoint.parameters, checkpoint.card, values,
-        embedding(profiles),
-    )  # fmt: skip
+        key, name, str(architecture), architecture.family, checkpoint.parameters, checkpoint.card, values, vector
+    )

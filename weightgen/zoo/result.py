@@ -13,7 +13,7 @@ from weightgen.zoo import tree
 from weightgen.zoo.neighbours import Neighbour, neighbours
 from weightgen.zoo.row import COLUMNS, Row
 from weightgen.zoo.splitting import split_ids
-from weightgen.zoo.statements import condition, expression, splits_of, value_test
+from weightgen.zoo.statements import condition, expression, splits_of, value_test, words
 
 if TYPE_CHECKING:
     import pandas
@@ -241,9 +241,16 @@ class Query:
         return [number for (number,) in self._rows(statement, values)]
 
     def _statement(self) -> tuple[str, list[Any]]:
-        where, values = condition(self.condition)
         _, bound = self._keys()
         limit = -1 if self.maximum is None else max(self.maximum, 0)
+        searched = next((part for part in _parts(self.condition) if isinstance(part, tree.Matches)), None)
+        if searched and not self.order:
+            # Words are found in the order of networks: the first few are there before the last is sought.
+            where, values = condition(tree.And(tuple(part for part in _parts(self.condition) if part is not searched)))
+            start = "SELECT number FROM texts CROSS JOIN models ON models.number = texts.rowid"
+            statement = f"{start} WHERE texts MATCH ? AND ({where}) ORDER BY texts.rowid LIMIT ?"
+            return statement, [words(searched.words), *values, limit]
+        where, values = condition(self.condition)
         return f"SELECT number FROM models WHERE {where} ORDER BY {self._ordering()} LIMIT ?", [*values, *bound, limit]
 
     def _keys(self) -> tuple[list[tuple[str, bool]], list[Any]]:
@@ -283,33 +290,38 @@ class Query:
         return clause, values
 
     def _by_metric(self) -> list[int] | None:
-        """The numbers when a few are wanted in the order of a metric: its index is walked. None if that does not do."""
+        """The numbers when a few are wanted in the order of a metric: the beginning of its index is looked through.
+
+        None if the few are not among the first `WINDOW` figures, or what lies behind those might come between.
+        """
         if self.maximum is None or len(self.order) != 1 or self.order[0][0].group != "metrics":
             return None
         (field, descending), maximum = self.order[0], max(self.maximum, 0)
         probe = "SELECT 1 FROM metrics WHERE name = ? AND split = ? LIMIT 1"
         splits = [split for split in splits_of(field) if self._rows(probe, [field.name, split])]
-        where, values = condition(self.condition)
-        few = f"SELECT count(*) FROM (SELECT 1 FROM models WHERE {where} LIMIT ?)"
-        if len(splits) != 1 or self._rows(few, [*values, FEW])[0][0] < FEW:
+        if len(splits) != 1:
             return None
+        direction = "DESC" if descending else "ASC"
+        bounds = [bound for part in _parts(self.condition) if (bound := value_test(part, field))]
+        inside = " AND ".join(["name = ?", "split = ?", *(f"value {text}" for text, _ in bounds)])
+        chosen = [field.name, *splits, *(value for _, values in bounds for value in values)]
+        window = f"SELECT model, position, value FROM metrics WHERE {inside} ORDER BY value {direction} LIMIT ?"
         # Of several figures of one network the first of its card counts.
         first = (
-            "NOT EXISTS (SELECT 1 FROM metrics AS other WHERE other.model = figure.model AND other.name = figure.name"
-            " AND other.split = figure.split AND other.position < figure.position)"
+            "NOT EXISTS (SELECT 1 FROM metrics AS other WHERE other.model = figure.model AND other.name = ?"
+            " AND other.split = ? AND other.position < figure.position)"
         )
-        bounds = [bound for part in _parts(self.condition) if (bound := value_test(part, field))]
         where, values = condition(self.condition, positive=False)
-        walked = " AND ".join([*(f"figure.value {text}" for text, _ in bounds), first, f"({where})"])
         statement = (
-            "SELECT number FROM metrics AS figure CROSS JOIN models ON models.number = figure.model"
-            f" WHERE figure.name = ? AND figure.split = ? AND {walked}"
-            f" ORDER BY figure.value {'DESC' if descending else 'ASC'}, models.id LIMIT ?"
+            f"SELECT number, figure.value FROM ({window}) AS figure CROSS JOIN models ON models.number = figure.model"
+            f" WHERE {first} AND ({where}) ORDER BY figure.value {direction}, models.id LIMIT ?"
         )
-        bound = [value for _, chosen in bounds for value in chosen]
-        found = [number for (number,) in self._rows(statement, [field.name, *splits, *bound, *values, maximum])]
+        found = self._rows(statement, [*chosen, WINDOW, field.name, *splits, *values, maximum])
         # Fewer than wanted: those without the figure come behind them.
-        return found if len(found) == maximum else None
+        if len(found) < maximum or not found:
+            return None
+        edge = self._rows(f"SELECT value FROM ({window}) LIMIT 1 OFFSET ?", [*chosen, WINDOW, WINDOW - 1])
+        return None if edge and edge[0][0] == found[-1][1] else [number for number, _ in found]
 
     def _rows(self, statement: str, values: Sequence[Any]) -> list[tuple]:
         if tree.uses_words(self.condition):
@@ -335,8 +347,8 @@ class Query:
                 raise tree.unknown_field(str(field), self.source or str(field), field.position, [*names, *bare])
 
 
-FEW = 2000
-"""So few networks are sorted in less time than an index is walked in search of them."""
+WINDOW = 5000
+"""Figures at the beginning of an index that are looked through for the few that are wanted."""
 
 
 def _parts(node: tree.Node) -> Iterator[tree.Node]:

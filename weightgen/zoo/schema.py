@@ -4,7 +4,9 @@ An old catalogue that is only read stays as it is on disk: temporary views and t
 first write migrates it, in the same transaction.
 """
 
+import json
 import sqlite3
+from typing import Any
 
 from weightgen.zoo.texts import about
 
@@ -147,5 +149,12 @@ def fill_texts(connection: sqlite3.Connection) -> None:
     rows = connection.execute("SELECT number, name, architecture, card FROM models")
     connection.executemany(
         "INSERT INTO texts (rowid, name, about) VALUES (?, ?, ?)",
-        [(number, name, about(architecture, card)) for number, name, architecture, card in rows],
+        [(number, name, about(architecture, _entries(card))) for number, name, architecture, card in rows],
     )
+
+
+def _entries(card: str) -> Any:
+    try:
+        return json.loads(card)
+    except (ValueError, RecursionError):
+        return None

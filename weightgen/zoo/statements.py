@@ -31,8 +31,8 @@ _COMPUTED = {
 }
 
 _SETS = {
-    "tag": ("SELECT 1 FROM tags WHERE model = models.number", "tag"),
-    "parent": ("SELECT 1 FROM lineage WHERE child = models.id", "parent"),
+    "tag": ("models.number", "SELECT model FROM tags", "tag"),
+    "parent": ("models.id", "SELECT child FROM lineage", "parent"),
 }
 
 
@@ -73,8 +73,8 @@ def _compared(node: Comparison | In | Between | Like | Known, positive: bool) ->
     test, bound = _test(node)
     like = bound[0] if bound else None
     if node.field.group == "set":
-        among, column = _SETS[node.field.name]
-        return f"EXISTS ({among} AND {column} {test})", bound
+        key, among, column = _SETS[node.field.name]
+        return f"{key} IN ({among} WHERE {column} {test})", bound
     left, values = expression(node.field, like)
     if not positive or node.field.group in ("", "set") or isinstance(node, Known):
         return f"{left} {test}", [*values, *bound]
@@ -130,8 +130,8 @@ def expression(field: Field, like: Value | None = None) -> SQL:
         kind = kinds.get(type(like), " AND typeof(value) IN ('integer', 'real')")
         return f"(SELECT value FROM hyperparameters WHERE model = models.number AND name = ?{kind})", [field.name]
     if field.group == "set":
-        among, column = _SETS[field.name]
-        return f"({among.replace('SELECT 1', f'SELECT min({column})')})", []
+        table, key, own = {"tag": ("tags", "model", "number"), "parent": ("lineage", "child", "id")}[field.name]
+        return f"(SELECT min({field.name}) FROM {table} WHERE {key} = models.{own})", []
     # The name is one of the columns that the tree allows, never text of the user.
     return _COMPUTED.get(field.name, f"models.{field.name}"), []
 

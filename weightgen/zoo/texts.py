@@ -1,12 +1,11 @@
 """The words by which a network is found in a full-text search."""
 
-import json
+from typing import Any
 
 
-def about(architecture: str, card: str) -> str:
-    """The words of a card, its texts and tags but not its figures; `card` is JSON."""
+def about(architecture: str, entries: Any) -> str:
+    """The words of a card, its texts and tags but not its figures; `entries` are the Card's JSON values."""
     try:
-        entries = json.loads(card)
         hyperparameters = [
             f"{name} {value}" for name, value in entries["hyperparameters"].items() if isinstance(value, str)
         ]
