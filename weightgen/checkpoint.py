@@ -81,7 +81,7 @@ class Card:
         """The Card as JSON values; `from_json` is its inverse."""
         return {
             "task": self.task,
-            "metrics": [dataclasses.asdict(metric) for metric in self.metrics],
+            "metrics": [vars(metric).copy() for metric in self.metrics],
             "hyperparameters": dict(self.hyperparameters),
             "parents": list(self.parents),
             "origin": self.origin,

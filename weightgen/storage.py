@@ -180,9 +180,15 @@ def _beginning(shapes: Shapes, header: Mapping[str, Any], digests: Mapping[str, 
 
 
 def _content(tensor: "Tensor") -> memoryview:
+    """The bytes of a tensor."""
+    import numpy
     import torch
 
-    return tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data
+    tensor = tensor.detach().cpu()
+    if tensor.dtype == torch.bfloat16:
+        # numpy has no such kind; its bytes are the same under another name.
+        tensor = tensor.view(torch.int16)
+    return numpy.ascontiguousarray(tensor.numpy()).reshape(-1).view(numpy.uint8).data
 
 
 def read_header(path: Path | str) -> tuple[dict[str, Any], dict[str, str]]:

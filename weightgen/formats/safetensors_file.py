@@ -11,14 +11,17 @@ from weightgen.architecture import Architecture
 from weightgen.checkpoint import KIND, Card, Checkpoint
 from weightgen.errors import CorruptFileError
 from weightgen.formats.format import Network, damaged, register
-from weightgen.formats.tensors import Kinds, facts, made_with, network
-from weightgen.storage import KINDS, METADATA_KEY, read_header, tensor_digest
+from weightgen.formats.tensors import Kinds, facts, from_buffer, made_with, network
+from weightgen.storage import KINDS, METADATA_KEY, WIDTHS, read_header, tensor_digest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MAXIMUM_HEADER = 64 * 2**20
 """A header of this many bytes names half a million tensors; a longer one is refused before it is parsed."""
+
+LARGE = 2**20
+"""Bytes from which a tensor is read and not mapped: what was mapped stays as long as any tensor of the file."""
 
 
 def _recognises(path: Path, head: bytes) -> bool:
@@ -73,21 +76,20 @@ def opened(path: Path) -> tuple[Kinds, dict[str, str], Callable[[str], "Tensor"]
     maps: list[mmap.mmap] = []
 
     def tensor(name: str) -> "Tensor":
-        import torch
-
+        kind, shape = kinds[name]
+        first, last = (begin + place for place in places[name])
+        if last - first >= LARGE or first % WIDTHS[kind]:
+            content = bytearray(last - first)
+            with open(path, "rb") as opened:
+                opened.seek(first)
+                if opened.readinto(content) != len(content):
+                    raise damaged(path, "it has become shorter", "safetensors file")
+            return from_buffer(content, kind, shape)
         if not maps:
             # Private pages: what a caller does to a tensor stays with the caller.
             with open(path, "rb") as opened:
                 maps.append(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY))
-        kind, shape = kinds[name]
-        dtype = getattr(torch, kind)
-        first, last = places[name]
-        if first == last:
-            return torch.empty(shape, dtype=dtype)
-        if (begin + first) % dtype.itemsize:
-            return torch.frombuffer(bytearray(maps[0][begin + first : begin + last]), dtype=dtype).view(shape)
-        count = (last - first) // dtype.itemsize
-        return torch.frombuffer(maps[0], dtype=dtype, count=count, offset=begin + first).view(shape)
+        return from_buffer(maps[0], kind, shape, first)
 
     return kinds, metadata, tensor
 

@@ -1,5 +1,6 @@
 """From names, shapes and a way to read them to a Checkpoint, with its architecture where it can be told."""
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -69,6 +70,24 @@ def network(
         return Checkpoint.lazy(chosen, named, {}, fetch, card)
     except ArchitectureError as error:
         raise CorruptFileError("the tensors cannot be stored", where=where, got=str(error)) from error
+
+
+def from_buffer(buffer: Any, kind: str, shape: tuple[int, ...], offset: int = 0) -> "Tensor":
+    """A tensor whose values are those of a buffer, which it shares and keeps.
+
+    Args:
+        buffer: writable; as long as the shape needs, which the caller has checked.
+        offset: in bytes, where the values begin.
+    """
+    import torch
+
+    count = math.prod(shape)
+    if not count:
+        return torch.empty(shape, dtype=getattr(torch, kind))
+    if kind == "bool":
+        # A byte that is neither 0 nor 1 is no truth value, and what torch makes of one is undefined.
+        return (torch.frombuffer(buffer, dtype=torch.uint8, count=count, offset=offset) != 0).view(shape)
+    return torch.frombuffer(buffer, dtype=getattr(torch, kind), count=count, offset=offset).view(shape)
 
 
 def damaged(path: Path, what: str, title: str = "file") -> CorruptFileError:

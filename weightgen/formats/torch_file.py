@@ -14,7 +14,7 @@ from weightgen.errors import CorruptFileError
 from weightgen.formats.format import Network, damaged, register
 from weightgen.formats.pickles import Call, Name, Storage, describe
 from weightgen.formats.settings import read_yaml
-from weightgen.formats.tensors import Kinds, facts, made_with
+from weightgen.formats.tensors import Kinds, facts, from_buffer, made_with
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -273,9 +273,5 @@ def _tensor(path: Path, opener: Opener, blocks: dict[str, Block], stored: Stored
         content = bytearray(file.read(reach * width))
     if len(content) != reach * width:
         raise damaged(path, "it has become shorter", "torch file")
-    if stored.kind == "bool":
-        # A byte that is neither 0 nor 1 is no truth value, and what torch makes of one is undefined.
-        flat = torch.frombuffer(content, dtype=torch.uint8) != 0
-    else:
-        flat = torch.frombuffer(content, dtype=dtype)
+    flat = from_buffer(content, stored.kind, (reach,))
     return flat.as_strided(stored.shape, stored.stride).contiguous()

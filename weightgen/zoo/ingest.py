@@ -25,7 +25,7 @@ from weightgen.zoo.packing import Blob, Packer, is_big
 if TYPE_CHECKING:
     from weightgen.zoo.zoo import Zoo
 
-CHUNK_SOURCES, CHUNK_BYTES = 256, 64 * 2**20
+CHUNK_SOURCES, CHUNK_BYTES = 256, 16 * 2**20
 """Sources, and bytes of them, that are read and entered together."""
 
 
@@ -227,9 +227,7 @@ def _read_all(chunks: list[list[Source]], facts: Facts, folder: Path, workers: i
     if workers <= 1 or len(chunks) <= 1:
         yield from (_read_chunk(chunk, facts, folder) for chunk in chunks)
         return
-    from multiprocessing import get_context
-
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin_worker) as pool:
+    with ProcessPoolExecutor(workers, _context(), initializer=_begin_worker) as pool:
         waiting: list[tuple[list[Source], Future]] = []
         for chunk in chunks:
             waiting.append((chunk, pool.submit(_read_chunk, chunk, facts, folder)))
@@ -237,6 +235,17 @@ def _read_all(chunks: list[list[Source]], facts: Facts, folder: Path, workers: i
                 yield _result(*waiting.pop(0), facts)
         while waiting:
             yield _result(*waiting.pop(0), facts)
+
+
+def _context() -> Any:
+    """How workers are started: from a server that has imported torch once, where the system has such."""
+    from multiprocessing import get_all_start_methods, get_context
+
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["torch", "safetensors", "weightgen.zoo.ingest"])
+    return context
 
 
 def _begin_worker() -> None:

@@ -6,6 +6,7 @@ logarithm of its size; between tensors the statistics are interpolated over dept
 """
 
 import functools
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ SPACE = "statistics-v1"
 PLACES, STATISTICS = 16, 8
 DIMENSION = PLACES * STATISTICS
 
-PERCENTILES = numpy.array([0.05, 0.25, 0.5, 0.75, 0.95])
+PERCENTILES = (5, 25, 50, 75, 95)
 SAMPLE = 65_536
 """Values that percentiles are taken of; a greater tensor is sampled at equal steps."""
 
@@ -45,57 +46,65 @@ class Summary:
     profile: numpy.ndarray | None
 
 
+@numpy.errstate(invalid="ignore", over="ignore")
 def summarise(tensor: "Tensor") -> Summary:
     """The Summary of a tensor, made with bounded memory."""
-    flat = tensor.detach().reshape(-1)
-    if not flat.is_floating_point():
-        values = flat.numpy()
-        squares = float(numpy.square(values, dtype=numpy.float64).sum())
-        return Summary(squares**0.5, values.size - int(numpy.count_nonzero(values)), 0, None)
+    flat = _numpy(tensor)
+    if flat.dtype.kind != "f":
+        squares = float(numpy.square(flat, dtype=numpy.float64).sum())
+        return Summary(squares**0.5, flat.size - int(numpy.count_nonzero(flat)), 0, None)
     total = squares = 0.0
     zeros = non_finite = 0
-    for part in flat.split(CHUNK) if len(flat) > CHUNK else [flat]:
-        values = _numpy(part)
-        part_sum = float(values.sum(dtype=numpy.float64))
-        if not numpy.isfinite(part_sum):
+    for start in range(0, flat.size, CHUNK):
+        values = _wide(flat[start : start + CHUNK])
+        part = float(values.sum(dtype=numpy.float64))
+        if not math.isfinite(part):
             finite = numpy.isfinite(values)
             non_finite += values.size - int(numpy.count_nonzero(finite))
             values = values[finite]
-            part_sum = float(values.sum(dtype=numpy.float64))
-        total += part_sum
+            part = float(values.sum(dtype=numpy.float64))
+        total += part
         zeros += values.size - int(numpy.count_nonzero(values))
         squares += _squares(values)
-    number = len(flat) - non_finite
-    norm = squares**0.5 if not non_finite and numpy.isfinite(squares) else None
+    number = flat.size - non_finite
+    norm = squares**0.5 if not non_finite and math.isfinite(squares) else None
     return Summary(norm, zeros, non_finite, _profile(flat, total, squares, number) if number else None)
 
 
-def _numpy(flat: "Tensor") -> numpy.ndarray:
-    # float32 holds every value of the smaller kinds exactly, and numpy has no bfloat16.
-    return (flat if flat.element_size() >= 4 else flat.float()).numpy()
+def _numpy(tensor: "Tensor") -> numpy.ndarray:
+    """The values, flat; bfloat16, which numpy lacks, as float32."""
+    import torch
+
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy().reshape(-1)
+
+
+def _wide(values: numpy.ndarray) -> numpy.ndarray:
+    """As float32, which holds every value of the smaller kinds exactly, or float64."""
+    return values if values.dtype.itemsize >= 4 else values.astype(numpy.float32)
 
 
 def _squares(values: numpy.ndarray) -> float:
-    with numpy.errstate(over="ignore"):
-        quick = float(numpy.vdot(values, values))
+    quick = float(numpy.vdot(values, values))
     if quick < 1e30:
         return quick
-    with numpy.errstate(over="ignore"):
-        return float(numpy.square(values, dtype=numpy.float64).sum())
+    return float(numpy.square(values, dtype=numpy.float64).sum())
 
 
-def _profile(flat: "Tensor", total: float, squares: float, number: int) -> numpy.ndarray:
-    sample = numpy.sort(_numpy(flat[:: -(-len(flat) // SAMPLE)] if len(flat) > SAMPLE else flat))
-    if not (numpy.isfinite(sample[0]) and numpy.isfinite(sample[-1])):
+def _profile(flat: numpy.ndarray, total: float, squares: float, number: int) -> numpy.ndarray:
+    sample = numpy.sort(_wide(flat[:: -(-flat.size // SAMPLE)] if flat.size > SAMPLE else flat))
+    if not (math.isfinite(sample[0]) and math.isfinite(sample[-1])):
         sample = sample[numpy.isfinite(sample)]
     mean = total / number
-    profile = numpy.empty(STATISTICS)
-    profile[0] = mean
-    profile[1] = max(squares / number - mean * mean, 0.0) ** 0.5
-    # The nearest rank: the same on every machine, and in no need of interpolation.
-    profile[2:7] = sample[numpy.rint(PERCENTILES * (len(sample) - 1)).astype(int)] if len(sample) else mean
-    profile[7] = numpy.log10(number) / 10
-    return numpy.clip(profile, -1e6, 1e6).astype(numpy.float32)
+    deviation = max(squares / number - mean * mean, 0.0) ** 0.5
+    percentiles = sample[_ranks(len(sample))].tolist() if len(sample) else [mean] * len(PERCENTILES)
+    profile = [mean, deviation, *percentiles, math.log10(number) / 10]
+    return numpy.array([min(max(value, -1e6), 1e6) for value in profile], numpy.float32)
+
+
+@functools.lru_cache(maxsize=256)
+def _ranks(number: int) -> numpy.ndarray:
+    """Where the percentiles stand among sorted values: the nearest ranks, the same on every machine."""
+    return numpy.rint(numpy.array(PERCENTILES) / 100 * (number - 1)).astype(int)
 
 
 def embedding(profiles: Mapping[str, numpy.ndarray | None]) -> numpy.ndarray:
