@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 Value = bool | int | float | str | tuple[int, ...]
 
+Shapes = Mapping[str, tuple[int, ...]]
+
+UNKNOWN = "unknown"
+"""The family of networks of which nothing but names and shapes is known: `unknown?shapes=SIGNATURE`."""
+
 MAXIMUM_PARAMETERS = 10_000_000_000
 """Recipes beyond this are refused before memory is taken."""
 
@@ -55,6 +60,12 @@ def _convolutional_network(**options: Any) -> "nn.Module":
     return convolutional_network(**options)
 
 
+def _residual_network(**options: Any) -> "nn.Module":
+    from weightgen.networks import residual_network
+
+    return residual_network(**options)
+
+
 families.add(
     "weightgen/mlp",
     Family(
@@ -79,6 +90,14 @@ families.add(
         frozenset({"channels", "classes", "grid", "input", "kernel", "stride"}),
     ),
 )
+families.add(
+    "weightgen/resnet",
+    Family(
+        _residual_network,
+        {"blocks": (3, 3, 3), "classes": 10, "input": (3, 32, 32), "width": 16},
+        frozenset({"blocks", "classes", "input", "width"}),
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -101,6 +120,13 @@ class Architecture:
             UnknownNameError: for a family or option that does not exist.
             ArchitectureError: for a value of the wrong kind.
         """
+        if family == UNKNOWN:
+            if set(options) != {"shapes"} or not re.fullmatch(r"[0-9a-f]{16}", str(options["shapes"])):
+                raise ArchitectureError(
+                    "cannot read the architecture", where=family, got=f"options {options}",
+                    expected="unknown?shapes= and the 16 letters of a signature",
+                )  # fmt: skip
+            return cls(family, (("shapes", str(options["shapes"])),))
         if family.startswith("timm/"):
             for name in FILE_OPTIONS & set(options):
                 raise ArchitectureError(
@@ -124,6 +150,16 @@ class Architecture:
         return cls(family, tuple(kept.items()))
 
     @classmethod
+    def unknown(cls, shapes: Shapes) -> "Architecture":
+        """What stands for the recipe of a network that has none: it can be compared, and cannot be built."""
+        return cls(UNKNOWN, (("shapes", _signature(sorted(shapes.items()))),))
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a recipe; of a network without one only names and shapes are known."""
+        return self.family != UNKNOWN
+
+    @classmethod
     def parse(cls, recipe: str) -> "Architecture":
         """An Architecture from its text `family?option=value&…`; lists are comma-separated.
 
@@ -142,7 +178,8 @@ class Architecture:
                     got=f"'{part}'",
                     expected="family?option=value&option=value, each option once",
                 )
-            options[name] = _value(text)
+            # A signature may well look like a number.
+            options[name] = text if family == UNKNOWN else _value(text)
         return cls.of(family, **options)
 
     def __str__(self) -> str:
@@ -163,8 +200,13 @@ class Architecture:
         """A fresh module with random weights.
 
         Raises:
-            ArchitectureError: if the options do not make a network.
+            ArchitectureError: if the options do not make a network, or the architecture is unknown.
         """
+        if not self.known:
+            raise ArchitectureError(
+                "the architecture is unknown: names and shapes of the tensors do not say what is computed with them",
+                where=f"'{self}'", remedy="build the module yourself and load checkpoint.state_dict() into it",
+            )  # fmt: skip
         try:
             if self.family.startswith("timm/"):
                 import timm
@@ -213,7 +255,11 @@ class Architecture:
     @property
     def signature(self) -> str:
         """A hash of all names and shapes: equal for networks whose tensors can be exchanged."""
-        return hashlib.sha256(json.dumps(list(self.parameter_shapes().items())).encode()).hexdigest()[:16]
+        return str(self.option("shapes")) if not self.known else _signature(list(self.parameter_shapes().items()))
+
+
+def _signature(shapes: list[tuple[str, tuple[int, ...]]]) -> str:
+    return hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:16]
 
 
 def _meta(architecture: Architecture) -> "nn.Module":

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,9 @@ KINDS = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16",
 """The kinds of tensor a Checkpoint may hold."""
 
 SPLITS = ("train", "validation", "test")
+
+UNSTATED = "unstated"
+"""The split of a metric of which nobody says on which data it was measured."""
 
 Scalar = str | int | float | bool | None
 
@@ -53,7 +57,7 @@ class Card:
         origin: `trained`, `generated`, `refined`, ….
         run: id of the training run; splits are by run, so that snapshots of one run never fall on both sides.
         split: the part of its zoo the run belongs to: `train`, `validation` or `test`.
-        preprocessing: `scale`, `mean` and `deviation` of `(pixel / scale − mean) / deviation`.
+        preprocessing: `scale`, `mean` and `deviation` (one, or one a channel) of `(pixel / scale − mean) / deviation`.
         tags: free words.
         made_with: command, seed, code version and whatever else is needed to make it again.
     """
@@ -65,7 +69,7 @@ class Card:
     origin: str = ""
     run: str = ""
     split: str | None = None
-    preprocessing: Mapping[str, float] | None = None
+    preprocessing: Mapping[str, float | tuple[float, ...]] | None = None
     tags: tuple[str, ...] = ()
     made_with: Mapping[str, Any] = field(default_factory=dict)
 
@@ -77,7 +81,7 @@ class Card:
         """The Card as JSON values; `from_json` is its inverse."""
         return {
             "task": self.task,
-            "metrics": [dataclasses.asdict(metric) for metric in self.metrics],
+            "metrics": [vars(metric).copy() for metric in self.metrics],
             "hyperparameters": dict(self.hyperparameters),
             "parents": list(self.parents),
             "origin": self.origin,
@@ -103,7 +107,7 @@ class Card:
         preprocessing = entries.get("preprocessing")
         if preprocessing is not None:
             steps = _of_kind(preprocessing, "card.preprocessing", dict)
-            preprocessing = {name: _number(item, f"card.preprocessing.{name}") for name, item in steps.items()}
+            preprocessing = {name: _numbers(item, f"card.preprocessing.{name}") for name, item in steps.items()}
         split = entries.get("split")
         if split not in (None, *SPLITS):
             raise _wrong("card.split", repr(split), "train, validation, test or nothing")
@@ -133,7 +137,7 @@ class Checkpoint:
     They are shared with the caller, and must not be changed in place.
 
     Args:
-        architecture: the recipe that `tensors` belong to.
+        architecture: the recipe that `tensors` belong to, or `Architecture.unknown(shapes)`.
         tensors: name → tensor, exactly the names and shapes of `architecture.parameter_shapes()`.
         card: what else is known.
 
@@ -163,8 +167,8 @@ class Checkpoint:
 
         Args:
             shapes: name → (kind such as `float32`, shape).
-            digests: name → digest of the tensor.
-            read: gives the tensor of a name and a digest, or raises CorruptFileError.
+            digests: name → digest of the tensor; those that are not there are made of what `read` gives.
+            read: gives the tensor of a name and a digest (empty if unknown), or raises CorruptFileError.
 
         Raises:
             ArchitectureError: if the shapes are not those of the architecture.
@@ -194,9 +198,10 @@ class Checkpoint:
             )
         architecture = Architecture.parse(header["architecture"])
         card = Card.from_json(header.get("card"))
-        return cls.lazy(
-            architecture, read_shapes(path), digests, lambda name, digest: read_tensor(path, name, digest), card
-        )
+        shapes = read_shapes(path)
+        if not architecture.known:
+            shapes = _ordered(shapes, header.get("order"), path)
+        return cls.lazy(architecture, shapes, digests, lambda name, digest: read_tensor(path, name, digest), card)
 
     def save(self, path: Path | str, force: bool = False) -> None:
         """Writes the Checkpoint as one safetensors file, whole or not at all; the same Checkpoint gives the same bytes.
@@ -206,7 +211,12 @@ class Checkpoint:
         """
         if not force and Path(path).exists():
             raise OutputError("the file exists", where=path, remedy="choose another name, or overwrite it with --force")
-        header = {"kind": KIND, "architecture": str(self.architecture), "card": self.card.to_json()}
+        header: dict[str, Any] = {
+            "kind": KIND, "architecture": str(self.architecture), "card": self.card.to_json()
+        }  # fmt: skip
+        if not self.architecture.known:
+            # A recipe knows the order of its tensors; without one the file must.
+            header["order"] = list(self.shapes)
         write_tensors(path, self.state_dict(), header)
 
     def tensor(self, name: str) -> "Tensor":
@@ -219,12 +229,18 @@ class Checkpoint:
         if name not in self.shapes:
             raise unknown_name("tensor", name, self.shapes)
         if name not in self._tensors and self._read is not None:
-            self._tensors[name] = self._read(name, self._digests[name])
+            self._tensors[name] = self._read(name, self._digests.get(name, ""))
         return self._tensors[name]
 
     def state_dict(self) -> dict[str, "Tensor"]:
         """All tensors, in the order of the module's own state dict and the kinds they are stored in."""
         return {name: self.tensor(name) for name in self.shapes}
+
+    def read(self, name: str) -> "Tensor":
+        """One tensor like `tensor`, but not kept: read one after the other, a network of any size fits in memory."""
+        if name in self._tensors or self._read is None:
+            return self._tensors[name]
+        return self._read(name, self._digests.get(name, ""))
 
     def digest(self, name: str) -> str:
         """The digest of one tensor; that of a loaded Checkpoint is known without reading the tensor."""
@@ -235,15 +251,22 @@ class Checkpoint:
     @property
     def id(self) -> str:
         """A hash of the architecture and every tensor: the same network twice has the same id, whatever its Card."""
+        return self.identify({name: self.digest(name) for name in self.shapes})
+
+    def identify(self, digests: Mapping[str, str]) -> str:
+        """The id, from digests that were made elsewhere; name → digest of every tensor."""
         hasher = hashlib.blake2b(str(self.architecture).encode(), digest_size=16)
-        for name in self.shapes:
-            hasher.update(f"\n{name} {self.digest(name)}".encode())
+        # Without a recipe the order of the tensors is that of some file, which says nothing about the network.
+        for name in self.shapes if self.architecture.known else sorted(self.shapes):
+            hasher.update(f"\n{name} {digests[name]}".encode())
         return hasher.hexdigest()
 
     @property
     def parameters(self) -> int:
-        """How many trainable values the network has."""
-        return self.architecture.parameters
+        """How many trainable values the network has; all floating-point values if its architecture is unknown."""
+        if self.architecture.known:
+            return self.architecture.parameters
+        return sum(math.prod(shape) for kind, shape in self.shapes.values() if "float" in kind)
 
     def build(self) -> "nn.Module":
         """The network as a ready module: float32, evaluation mode, every tensor in its place."""
@@ -277,7 +300,12 @@ def _fitting(
     architecture: Architecture, shapes: Mapping[str, tuple[str, tuple[int, ...]]]
 ) -> dict[str, tuple[str, tuple[int, ...]]]:
     """`shapes` in the architecture's order, after every name and shape has been compared."""
-    expected = architecture.parameter_shapes()
+    if architecture.known:
+        expected = architecture.parameter_shapes()
+    else:
+        expected = {name: shape for name, (_, shape) in shapes.items()}
+        if Architecture.unknown(expected) != architecture:
+            raise ArchitectureError("the tensors are not those of the architecture", where=architecture)
     for name, shape in expected.items():
         if name not in shapes:
             raise ArchitectureError(f"the tensor '{name}' is missing", where=architecture, expected=list(shape))
@@ -298,6 +326,15 @@ def _fitting(
     return {name: shapes[name] for name in expected}
 
 
+def _ordered(
+    shapes: Mapping[str, tuple[str, tuple[int, ...]]], order: object, path: Path | str
+) -> dict[str, tuple[str, tuple[int, ...]]]:
+    names = _texts(order, "order")
+    if sorted(names) != sorted(shapes):
+        raise CorruptFileError("the order does not name each tensor once", where=path)
+    return {name: shapes[name] for name in names}
+
+
 def _wrong(where: str, got: str, expected: str) -> CorruptFileError:
     return CorruptFileError("a wrong entry", where=where, got=got, expected=expected)
 
@@ -314,6 +351,12 @@ def _number(value: object, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not -1e300 < value < 1e300:
         raise _wrong(where, repr(value)[:40], "a finite number")
     return float(value)
+
+
+def _numbers(value: object, where: str) -> float | tuple[float, ...]:
+    if isinstance(value, (list, tuple)):
+        return tuple(_number(item, where) for item in value)
+    return _number(value, where)
 
 
 def _texts(value: object, where: str) -> tuple[str, ...]:

@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import math
 import os
+import struct
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from weightgen.errors import CorruptFileError, MissingDataError, OutputError
 
@@ -59,10 +62,8 @@ def write_text(path: Path | str, text: str) -> None:
 
 def tensor_digest(tensor: "Tensor") -> str:
     """A hash of a tensor's kind, shape and bytes."""
-    import torch
-
     hasher = hashlib.blake2b(f"{tensor.dtype} {tuple(tensor.shape)}".encode(), digest_size=16)
-    hasher.update(tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    hasher.update(_content(tensor))
     return hasher.hexdigest()
 
 
@@ -71,17 +72,10 @@ def write_tensors(path: Path | str, tensors: Mapping[str, "Tensor"], header: Map
 
     The header and the digest of every tensor stand in one metadata entry, since safetensors does not order entries.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    body = json.dumps(
-        {
-            "version": FORMAT_VERSION,
-            "header": dict(header),
-            "digests": {name: tensor_digest(tensor) for name, tensor in tensors.items()},
-        },
-        sort_keys=True,
-    )
-    sealed = json.dumps({"body": body, "digest": hashlib.sha256(body.encode()).hexdigest()})
+    digests = {name: tensor_digest(tensor) for name, tensor in tensors.items()}
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     places: set[int] = set()
     for name, tensor in contiguous.items():
@@ -90,7 +84,111 @@ def write_tensors(path: Path | str, tensors: Mapping[str, "Tensor"], header: Map
             contiguous[name] = tensor.clone()
         places.add(tensor.untyped_storage().data_ptr())
     with atomic(path) as temporary:
-        save_file(contiguous, temporary, metadata={METADATA_KEY: sealed})
+        try:
+            save_file(contiguous, temporary, metadata={METADATA_KEY: _sealed(header, digests)})
+        except SafetensorError as error:
+            raise OutputError(
+                "cannot write", where=path, got=str(error), remedy="see that the disk is not full"
+            ) from error
+
+
+def _sealed(header: Mapping[str, Any], digests: Mapping[str, str]) -> str:
+    body = json.dumps({"version": FORMAT_VERSION, "header": dict(header), "digests": dict(digests)}, sort_keys=True)
+    return json.dumps({"body": body, "digest": hashlib.sha256(body.encode()).hexdigest()})
+
+
+Shapes = Mapping[str, tuple[str, tuple[int, ...]]]
+"""Name → (kind such as `float32`, shape)."""
+
+
+def pack_tensors(
+    path: Path, tensors: Mapping[str, "Tensor"], digests: Mapping[str, str], header: Mapping[str, Any]
+) -> None:
+    """Writes a file like `write_tensors` of many small tensors whose digests are known: in a third of the time."""
+    shapes = {name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)) for name, tensor in tensors.items()}
+    with atomic(path) as temporary, _writing(path, temporary) as file:
+        file.write(_beginning(shapes, header, digests))
+        for name in _data_order(shapes):
+            file.write(_content(tensors[name]))
+
+
+def stream_tensors(
+    path: Path,
+    shapes: Shapes,
+    read: Callable[[str], "Tensor"],
+    look: Callable[[str, "Tensor"], None],
+    draft: tuple[str, Mapping[str, Any]],
+    seal: Callable[[dict[str, str]], tuple[str, Mapping[str, Any]]],
+) -> str:
+    """Writes a file like `write_tensors`, one tensor at a time, whose header depends on all of them.
+
+    Args:
+        read: gives one tensor; it is hashed, written and looked at at once, and then forgotten.
+        look: is shown name and tensor.
+        draft: a prefix of all names and a header, of the length of those that `seal` will give.
+        seal: gives prefix and header from name → digest.
+
+    Returns:
+        The prefix; tensors are named `PREFIX/NAME`.
+    """
+
+    def beginning(prefix: str, header: Mapping[str, Any], digests: Mapping[str, str]) -> bytes:
+        named = {f"{prefix}/{name}": kind for name, kind in shapes.items()}
+        return _beginning(named, header, {f"{prefix}/{name}": digest for name, digest in digests.items()})
+
+    digests: dict[str, str] = {}
+    with atomic(path) as temporary, _writing(path, temporary) as file, ThreadPoolExecutor(1) as helper:
+        file.write(beginning(*draft, dict.fromkeys(shapes, "0" * 32)))
+        for name in _data_order(shapes):
+            tensor = read(name)
+            hashed = helper.submit(tensor_digest, tensor)
+            file.write(_content(tensor))
+            look(name, tensor)
+            digests[name] = hashed.result()
+        prefix, header = seal(digests)
+        file.seek(0)
+        file.write(beginning(prefix, header, digests))
+    return prefix
+
+
+@contextmanager
+def _writing(path: Path, temporary: Path) -> Iterator[IO[bytes]]:
+    try:
+        with open(temporary, "wb", buffering=2**20) as file:
+            yield file
+    except OSError as error:
+        raise OutputError("cannot write", where=path, got=error.strerror or str(error)) from error
+
+
+def _data_order(shapes: Shapes) -> list[str]:
+    """The order of the values in a file: the widest kinds first, so that each lies at a multiple of its width."""
+    return sorted(shapes, key=lambda name: -WIDTHS[shapes[name][0]])
+
+
+def _beginning(shapes: Shapes, header: Mapping[str, Any], digests: Mapping[str, str]) -> bytes:
+    """What stands in a safetensors file before the values."""
+    words = {kind: word for word, kind in KINDS.items()}
+    place, entries = 0, {}
+    for name in _data_order(shapes):
+        kind, shape = shapes[name]
+        size = math.prod(shape) * WIDTHS[kind]
+        entries[name] = {"dtype": words[kind], "shape": list(shape), "data_offsets": [place, place + size]}
+        place += size
+    content = json.dumps({"__metadata__": {METADATA_KEY: _sealed(header, digests)}, **entries}).encode()
+    content += b" " * (-len(content) % 8)
+    return struct.pack("<Q", len(content)) + content
+
+
+def _content(tensor: "Tensor") -> memoryview:
+    """The bytes of a tensor."""
+    import numpy
+    import torch
+
+    tensor = tensor.detach().cpu()
+    if tensor.dtype == torch.bfloat16:
+        # numpy has no such kind; its bytes are the same under another name.
+        tensor = tensor.view(torch.int16)
+    return numpy.ascontiguousarray(tensor.numpy()).reshape(-1).view(numpy.uint8).data
 
 
 def read_header(path: Path | str) -> tuple[dict[str, Any], dict[str, str]]:
@@ -146,6 +244,9 @@ KINDS = {
     "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
 }  # fmt: skip
 """The kinds of tensor as safetensors writes them and as torch calls them."""
+
+WIDTHS = {kind: 1 if kind == "bool" else int("".join(filter(str.isdigit, kind))) // 8 for kind in KINDS.values()}
+"""Bytes of one value of each kind."""
 
 
 def read_shapes(path: Path | str) -> dict[str, tuple[str, tuple[int, ...]]]:

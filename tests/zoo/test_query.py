@@ -9,7 +9,9 @@ from weightgen.architecture import Architecture
 from weightgen.checkpoint import Card, Checkpoint, Metric
 from weightgen.errors import QueryError
 from weightgen.zoo import Zoo
-from weightgen.zoo.query import And, Comparison, Field, Or, condition, fields, parse
+from weightgen.zoo.query import parse
+from weightgen.zoo.statements import condition
+from weightgen.zoo.tree import And, Comparison, Field, Or, fields
 
 RECORDS = [
     # name, architecture, task, accuracy on test, on validation, optimizer, rate

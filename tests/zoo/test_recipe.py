@@ -76,7 +76,7 @@ def test_a_recipe_is_trained(recipe, tmp_path):
         assert measured["metrics"]["accuracy"] == card.metric("accuracy", split)
     digest = zoo.digest
     zoo.catalogue.close()
-    assert sorted(os.listdir(zoo.path)) == ["README.md", "blobs", "catalogue.db", "recipe.toml"]
+    assert sorted(os.listdir(zoo.path)) == ["README.md", "blobs", "catalogue.db", "embeddings", "recipe.toml"]
     assert (zoo.path / "recipe.toml").read_text() == RECIPE
     readme = (zoo.path / "README.md").read_text()
     assert "12 trained networks" in readme and "| 8 / 1 / 1 |" in readme and digest in readme

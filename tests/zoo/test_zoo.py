@@ -190,7 +190,7 @@ def test_a_read_only_folder_can_be_read(zoo, monkeypatch):
 def test_closing_leaves_no_files_beside_the_catalogue(zoo):
     zoo.add([network(0)])
     zoo.catalogue.close()
-    assert sorted(os.listdir(zoo.path)) == ["blobs", "catalogue.db"]
+    assert sorted(os.listdir(zoo.path)) == ["blobs", "catalogue.db", "embeddings"]
 
 
 def test_a_thousand_networks_take_about_a_second(zoo):

@@ -37,6 +37,15 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     Console(width=width, markup=False, highlight=False, emoji=False).print(drawn)
 
 
+def print_csv(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Prints rows as CSV with a first line of names."""
+    import csv
+
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+
+
 @contextmanager
 def progress(description: str) -> Iterator[Callable[[int, int, str], None]]:
     """A progress bar on stderr, silent where that is no terminal.

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from weightgen.cli.output import print_json, progress, table
+from weightgen.cli.output import print_csv, print_json, progress, table
 
 app = App(name="zoo", help="Make, fill and question folders of networks.")
 
@@ -74,12 +74,17 @@ def query(
     zoo: str = DEFAULT,
     order: Annotated[str, Parameter(allow_leading_hyphen=True)] = "",
     limit: int | None = None,
+    columns: str = "",
+    csv: bool = False,
     json: bool = False,
+    explain: bool = False,
 ) -> None:
     """List the networks for which an expression holds.
 
-    Fields: name, id, task, architecture, family, parameters, origin, run, split, metrics.NAME (on the test split),
-    metrics.SPLIT.NAME, hyperparameters.NAME. Operators: = != < <= > >= in, joined by and, or, not, parentheses.
+    Fields: name, id, task, architecture, family, format, parameters, tensors, zeros, non_finite, origin, run, split,
+    tag, parent, metrics.NAME (on the test split), metrics.SPLIT.NAME, and any hyperparameter by its name.
+    Operators: = != < <= > >= in between like glob, is known, has tensor 'NAME' with shape (64, 3, *, *),
+    matches 'WORDS', joined by and, or, not, parentheses.
 
     Example: weightgen zoo query "task = 'mnist' and metrics.accuracy > 0.95" --order -metrics.accuracy --limit 5
 
@@ -93,17 +98,42 @@ def query(
         Fields to sort by, separated by commas; a minus before one puts the greatest first.
     limit
         At most so many.
+    columns
+        What to show, separated by commas, such as name,metrics.accuracy,hyperparameters.seed.
+    csv
+        Print CSV.
     json
         Print JSON.
+    explain
+        Show the SQL and how SQLite goes about it.
     """
     from weightgen.zoo import Zoo
 
     found = Zoo.open(zoo).query(expression).order_by(*filter(None, order.split(",")))
-    rows = [row.to_json() for row in (found if limit is None else found.limit(limit))]
-    print_json(rows) if json else table(f"{len(rows)} networks", COLUMNS, [_cells(row) for row in rows])
+    found = found if limit is None else found.limit(limit)
+    if explain:
+        return print(found.explain())
+    if json:
+        return print_json([row.to_json() for row in found])
+    _print_rows(found, columns, csv)
 
 
 COLUMNS = ["id", "name", "task", "architecture", "parameters", "metrics"]
+
+
+def _print_rows(found, columns: str, csv: bool) -> None:
+    if csv or columns:
+        records = list(found.records())
+        names = columns.split(",") if columns else list(dict.fromkeys(name for record in records for name in record))
+        cells = [[_cell(record, name) for name in names] for record in records]
+        return print_csv(names, cells) if csv else table(f"{len(cells)} networks", names, cells)
+    rows = [_cells(row.to_json()) for row in found]
+    table(f"{len(rows)} networks", COLUMNS, rows)
+
+
+def _cell(record: dict, name: str) -> object:
+    value = record.get(name, record.get(f"hyperparameters.{name}"))
+    return "" if value is None else value
 
 
 def _cells(row: dict) -> list[str]:
@@ -115,7 +145,7 @@ def _cells(row: dict) -> list[str]:
 def show(id: str, *, zoo: str = DEFAULT) -> None:
     """Print all that is known of one network, as JSON.
 
-    Example: weightgen zoo show digits-mlp-32-s017
+    Example: weightgen zoo show digits-mlp-32-32-s1017
 
     Parameters
     ----------
@@ -157,23 +187,103 @@ def train(recipe: Path, *, out: Path | None = None, json: bool = False) -> None:
 
 
 @app.command
-def export(id: str, *, out: Path, zoo: str = DEFAULT, force: Annotated[bool, Parameter(negative="")] = False) -> None:
-    """Write one network of a zoo as a checkpoint file.
+def nearest(id: str, expression: str = "", *, zoo: str = DEFAULT, k: int = 10, json: bool = False) -> None:
+    """List the networks that are nearest to one in the embedding space of weight statistics.
 
-    Example: weightgen zoo export digits-mlp-32-s017 --out digits.safetensors
+    Example: weightgen zoo nearest digits-mlp-32-32-s1017 "task = 'digits'" --k 5
+
+    Parameters
+    ----------
+    id
+        Its id, its name, the beginning of its id, or the path of a file of any known format.
+    expression
+        What must hold for those that are listed, as in `weightgen zoo query`.
+    zoo
+        A name on the shelf or a folder.
+    k
+        How many.
+    json
+        Print JSON.
+    """
+    from weightgen.formats import read
+    from weightgen.zoo import Zoo
+
+    to = read(id)[0].checkpoint if Path(id).exists() else id
+    found = Zoo.open(zoo).query(expression).nearest(to, k)
+    if json:
+        return print_json([{**one.row.to_json(), "distance": one.distance} for one in found])
+    rows = [[f"{one.distance:.6g}", *_cells(one.row.to_json())] for one in found]
+    table(f"{len(found)} networks", ["distance", *COLUMNS], rows)
+
+
+@app.command
+def facets(*fields: str, where: str = "", zoo: str = DEFAULT, limit: int = 20, json: bool = False) -> None:
+    """Count the networks by the values of fields.
+
+    Example: weightgen zoo facets task architecture --where "metrics.accuracy > 0.95"
+
+    Parameters
+    ----------
+    fields
+        Fields as in `weightgen zoo query`; task, family, format and tag if none is given.
+    where
+        What must hold for those that are counted.
+    zoo
+        A name on the shelf or a folder.
+    limit
+        The most frequent so many of each.
+    json
+        Print JSON.
+    """
+    from weightgen.zoo import Zoo
+
+    found = Zoo.open(zoo).query(where).facets(*(fields or ("task", "family", "format", "tag")), limit=limit)
+    if json:
+        return print_json(
+            {
+                name: [{"value": key, "count": number} for key, number in counts.items()]
+                for name, counts in found.items()
+            }
+        )
+    for name, counts in found.items():
+        table(
+            name,
+            ["value", "networks"],
+            [["unknown" if key is None else key, f"{number:,}"] for key, number in counts.items()],
+        )
+
+
+@app.command
+def lineage(id: str, *, zoo: str = DEFAULT, out: Path | None = None, json: bool = False) -> None:
+    """Show what a network was made from and what was made from it, as a tree.
+
+    Example: weightgen zoo lineage digits-mlp-32-32-s1017
 
     Parameters
     ----------
     id
         Its id, its name, or the beginning of its id.
-    out
-        The file to write.
     zoo
         A name on the shelf or a folder.
-    force
-        Overwrite a file that is there.
+    out
+        Write the graph in Graphviz's language to this file; .png draws it with the program dot.
+    json
+        Print the edges as JSON.
     """
     from weightgen.zoo import Zoo
+    from weightgen.zoo.drawing import draw
 
-    Zoo.open(zoo).load(id).save(out, force)
-    print(out)
+    found = Zoo.open(zoo).lineage(id)
+    if out is not None:
+        print(draw(found, out))
+    elif json:
+        print_json({"id": found.id, "names": found.names, "edges": [vars(edge) for edge in found.edges]})
+    else:
+        print("\n".join(found.lines()))
+
+
+for _name, _place in {
+    "ingest": "zoo_ingest", "freeze": "zoo_upkeep", "verify": "zoo_upkeep", "export": "zoo_upkeep",
+    "remove": "zoo_upkeep", "gc": "zoo_upkeep",
+}.items():  # fmt: skip
+    app.command(f"weightgen.cli.{_place}:{_name}", name=_name)

@@ -21,11 +21,19 @@ Arrays = dict[Split, tuple[numpy.ndarray, numpy.ndarray]]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a network of the task expects: `(pixel / scale − mean) / deviation`."""
+    """What a network of the task expects: `(pixel / scale − mean) / deviation`, the last two maybe one a channel."""
 
     scale: float
-    mean: float
-    deviation: float
+    mean: float | tuple[float, ...]
+    deviation: float | tuple[float, ...]
+
+    def __call__(self, images: numpy.ndarray) -> Tensor:
+        """Images uint8 `[n, channels, height, width]` as a network sees them, float32 of the same shape."""
+        mean, deviation = (
+            torch.tensor(value).view(-1, 1, 1) if isinstance(value, tuple) else value
+            for value in (self.mean, self.deviation)
+        )
+        return (torch.tensor(images, dtype=torch.float32) / self.scale - mean) / deviation
 
 
 @dataclass(frozen=True)
@@ -53,14 +61,7 @@ class Task:
 
     @functools.cached_property
     def _tensors(self) -> dict[Split, tuple[Tensor, Tensor]]:
-        steps = self.preprocessing
-        return {
-            split: (
-                (torch.tensor(images, dtype=torch.float32) / steps.scale - steps.mean) / steps.deviation,
-                torch.tensor(labels, dtype=torch.int64),
-            )
-            for split, (images, labels) in self.arrays.items()
-        }
+        return {}
 
     def split(self, split: Split) -> tuple[Tensor, Tensor]:
         """Images float32 `[n, channels, height, width]` and labels int64 `[n]` of one split.
@@ -71,6 +72,9 @@ class Task:
         """
         if split not in SPLITS:
             raise unknown_name("split", split, SPLITS)
+        if split not in self._tensors:
+            images, labels = self.arrays[split]
+            self._tensors[split] = self.preprocessing(images), torch.tensor(labels, dtype=torch.int64)
         return self._tensors[split]
 
     def train(self) -> tuple[Tensor, Tensor]:

@@ -10,9 +10,9 @@ from urllib.parse import quote
 
 from weightgen.errors import CorruptFileError, MissingDataError, OutputError
 from weightgen.storage import atomic
+from weightgen.zoo import schema
 
 FILE_NAME = "catalogue.db"
-SCHEMA_VERSION = 1
 APPLICATION = 0x77674E31
 """SQLite's application id: tells a catalogue from any other database."""
 
@@ -21,72 +21,6 @@ WAIT = 120.0
 
 CHUNK = 500
 """Values bound in one statement; SQLite's own limit is 999 in old versions."""
-
-SCHEMA = """
-CREATE TABLE blobs (
-    name TEXT PRIMARY KEY,
-    bytes INTEGER NOT NULL,
-    networks INTEGER NOT NULL
-);
-CREATE TABLE models (
-    number INTEGER PRIMARY KEY,
-    id TEXT NOT NULL UNIQUE,
-    name TEXT NOT NULL UNIQUE,
-    architecture TEXT NOT NULL,
-    family TEXT NOT NULL,
-    parameters INTEGER NOT NULL,
-    task TEXT,
-    origin TEXT NOT NULL,
-    run TEXT NOT NULL,
-    split TEXT,
-    card TEXT NOT NULL,
-    blob TEXT NOT NULL REFERENCES blobs (name)
-);
-CREATE TABLE tensors (
-    model INTEGER NOT NULL REFERENCES models (number),
-    position INTEGER NOT NULL,
-    name TEXT NOT NULL,
-    kind TEXT NOT NULL,
-    shape TEXT NOT NULL,
-    norm REAL,
-    digest TEXT NOT NULL,
-    PRIMARY KEY (model, position)
-) WITHOUT ROWID;
-CREATE TABLE metrics (
-    model INTEGER NOT NULL REFERENCES models (number),
-    name TEXT NOT NULL,
-    split TEXT NOT NULL,
-    digest TEXT NOT NULL,
-    position INTEGER NOT NULL,
-    value REAL NOT NULL,
-    PRIMARY KEY (model, name, split, digest)
-) WITHOUT ROWID;
-CREATE TABLE hyperparameters (
-    model INTEGER NOT NULL REFERENCES models (number),
-    name TEXT NOT NULL,
-    value,
-    PRIMARY KEY (model, name)
-) WITHOUT ROWID;
-CREATE TABLE tags (
-    model INTEGER NOT NULL REFERENCES models (number),
-    tag TEXT NOT NULL,
-    PRIMARY KEY (model, tag)
-) WITHOUT ROWID;
-CREATE TABLE lineage (
-    child TEXT NOT NULL,
-    parent TEXT NOT NULL,
-    confidence REAL NOT NULL,
-    source TEXT NOT NULL,
-    PRIMARY KEY (child, parent, source)
-) WITHOUT ROWID;
-CREATE INDEX models_by_task ON models (task);
-CREATE INDEX models_by_architecture ON models (architecture);
-CREATE INDEX models_by_run ON models (run);
-CREATE INDEX metrics_by_value ON metrics (name, split, value);
-CREATE INDEX hyperparameters_by_value ON hyperparameters (name, value);
-CREATE INDEX tags_by_tag ON tags (tag);
-CREATE INDEX lineage_by_parent ON lineage (parent);
-"""
 
 
 class Catalogue:
@@ -121,14 +55,17 @@ class Catalogue:
             (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         if application != APPLICATION:
             raise CorruptFileError("not the catalogue of a zoo", where=self.path)
-        if version > SCHEMA_VERSION:
+        if version > schema.VERSION:
             raise CorruptFileError(
                 "written by a newer weightgen",
                 where=self.path,
                 got=f"schema {version}",
-                expected=f"at most {SCHEMA_VERSION}",
+                expected=f"at most {schema.VERSION}",
                 remedy="upgrade weightgen",
             )
+        if version < schema.VERSION:
+            with self._named_errors():
+                schema.stand_in(self._connection)
 
     @staticmethod
     def create(folder: Path) -> None:
@@ -144,8 +81,8 @@ class Catalogue:
             connection = sqlite3.connect(temporary)
             try:
                 connection.executescript(
-                    f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {SCHEMA_VERSION};"
-                    f"PRAGMA journal_mode = WAL; BEGIN; {SCHEMA} COMMIT;"
+                    f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {schema.VERSION};"
+                    f"PRAGMA journal_mode = WAL; BEGIN; {schema.FIRST} {';'.join(schema.SECOND)}; COMMIT;"
                 )
             finally:
                 connection.close()
@@ -163,7 +100,7 @@ class Catalogue:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All statements of the block are kept, or none; other writers wait.
+        """All statements of the block are kept, or none; other writers wait; an old catalogue is migrated first.
 
         Raises:
             OutputError: if the zoo cannot be written.
@@ -171,13 +108,25 @@ class Catalogue:
         if not self.writable:
             raise OutputError("the zoo is read-only", where=self.path.parent, remedy="copy the folder and write there")
         with self._named_errors():
+            if schema.stands_in(self._connection):
+                schema.take_back(self._connection)
             self._connection.execute("BEGIN IMMEDIATE")
             try:
+                if self._connection.execute("PRAGMA user_version").fetchone()[0] < schema.VERSION:
+                    schema.migrate(self._connection)
                 yield self._connection
                 self._connection.execute("COMMIT")
             except BaseException:
                 self._connection.execute("ROLLBACK")
+                if self._connection.execute("PRAGMA user_version").fetchone()[0] < schema.VERSION:
+                    schema.stand_in(self._connection)
                 raise
+
+    def prepare_texts(self) -> None:
+        """Sees that full-text search knows all networks, also those of an old catalogue that is only read."""
+        if schema.stands_in(self._connection) and not self.rows("SELECT 1 FROM texts LIMIT 1"):
+            with self._named_errors():
+                schema.fill_texts(self._connection)
 
     def close(self) -> None:
         self._connection.close()

@@ -1,15 +1,18 @@
-"""Blobs: safetensors files that each hold many small networks, and their entry in the catalogue."""
+"""Blobs: safetensors files that each hold many small networks or one big one."""
 
 import hashlib
 import json
-import sqlite3
+import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weightgen.checkpoint import Checkpoint
-from weightgen.errors import CorruptFileError, DuplicateNameError
-from weightgen.storage import write_tensors
+import numpy
+
+from weightgen.checkpoint import Card, Checkpoint
+from weightgen.storage import WIDTHS, pack_tensors, stream_tensors
+from weightgen.zoo.summary import Summary, embedding, summarise
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,15 +21,41 @@ BLOB_NETWORKS = 512
 BLOB_BYTES = 256 * 2**20
 """A blob takes networks until it holds this many or this much."""
 
+BIG_BYTES = 64 * 2**20
+"""A network of this size is written tensor by tensor, to a blob of its own."""
+
+NO_ID = "0" * 32
+
+
+@dataclass(frozen=True)
+class Values:
+    """What the catalogue keeps of one tensor."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    norm: float | None
+    zeros: int
+    non_finite: int
+    digest: str
+
 
 @dataclass(frozen=True)
 class Member:
-    """One network of a blob: its Checkpoint has shapes, digests and Card, but no tensors any more."""
+    """What the catalogue keeps of one network of a blob; no tensors.
+
+    Args:
+        vector: its place in the space `statistics-v1`.
+    """
 
     id: str
     name: str
-    checkpoint: Checkpoint
-    norms: list[float | None]
+    architecture: str
+    family: str
+    parameters: int
+    card: Card
+    tensors: list[Values]
+    vector: numpy.ndarray
 
 
 @dataclass(frozen=True)
@@ -45,104 +74,106 @@ class Packer:
         self.folder = folder
         self.blobs: list[Blob] = []
         self.members: list[Member] = []
+        self.keys: set[str] = set()
         self.tensors: dict[str, Tensor] = {}
         self.bytes = 0
 
     def add(self, key: str, name: str, checkpoint: Checkpoint) -> None:
-        tensors = checkpoint.state_dict()
-        norms = [_norm(tensor) for tensor in tensors.values()]
-        # What is kept for the catalogue: a Checkpoint that knows its shapes and digests but holds no tensor.
-        digests = {each: checkpoint.digest(each) for each in tensors}
-        hollow = Checkpoint.lazy(checkpoint.architecture, checkpoint.shapes, digests, _no_tensor, checkpoint.card)
-        self.members.append(Member(key, name, hollow, norms))
-        self.tensors.update({f"{key}/{each}": tensor for each, tensor in tensors.items()})
-        self.bytes += sum(tensor.nbytes for tensor in tensors.values())
+        """Adds a network, unless the blob has it already; `key` is its id."""
+        if key in self.keys:
+            return
+        self.keys.add(key)
+        summaries = {}
+        for each in checkpoint.shapes:
+            tensor = checkpoint.read(each)
+            summaries[each] = summarise(tensor)
+            self.tensors[f"{key}/{each}"] = tensor
+            self.bytes += tensor.nbytes
+        digests = {each: checkpoint.digest(each) for each in checkpoint.shapes}
+        self.members.append(_member(key, name, checkpoint, digests, summaries))
         if len(self.members) >= BLOB_NETWORKS or self.bytes >= BLOB_BYTES:
             self._flush()
 
+    def add_big(self, name: str, checkpoint: Checkpoint) -> str:
+        """Adds a network of any size, holding one tensor at a time; gives its id, which is known when it is written."""
+        summaries: dict[str, Summary] = {}
+
+        def look(each: str, tensor: "Tensor") -> None:
+            summaries[each] = summarise(tensor)
+
+        def header(key: str) -> dict[str, Any]:
+            return _header([(key, name, str(checkpoint.architecture), checkpoint.card, list(checkpoint.shapes))])
+
+        digests: dict[str, str] = {}
+
+        def seal(found: dict[str, str]) -> tuple[str, dict[str, Any]]:
+            digests.update(found)
+            key = checkpoint.identify(found)
+            return key, header(key)
+
+        temporary = self.folder / f".{os.getpid()}-{hashlib.blake2b(name.encode(), digest_size=16).hexdigest()}.big"
+        key = stream_tensors(temporary, checkpoint.shapes, checkpoint.read, look, (NO_ID, header(NO_ID)), seal)
+        blob = _blob_name(header(key))
+        temporary.replace(self.folder / blob)
+        self.blobs.append(Blob(blob, size_of(checkpoint), [_member(key, name, checkpoint, digests, summaries)]))
+        return key
+
     def finish(self) -> list[Blob]:
+        """Everything that was written; the Packer is then empty."""
         if self.members:
             self._flush()
-        return self.blobs
+        blobs, self.blobs = self.blobs, []
+        return blobs
 
     def _flush(self) -> None:
-        # The header repeats the catalogue, so that a lost catalogue could be made again from the blobs.
-        header = {
-            "kind": "zoo blob",
-            "networks": {
-                member.id: {
-                    "name": member.name,
-                    "architecture": str(member.checkpoint.architecture),
-                    "card": member.checkpoint.card.to_json(),
-                }
+        header = _header(
+            [
+                (member.id, member.name, member.architecture, member.card, [value.name for value in member.tensors])
                 for member in self.members
-            },
-        }
-        content = json.dumps(header, sort_keys=True).encode()
-        name = hashlib.blake2b(content, digest_size=16).hexdigest() + ".safetensors"
-        write_tensors(self.folder / name, self.tensors, header)
+            ]
+        )
+        name = _blob_name(header)
+        digests = {f"{member.id}/{value.name}": value.digest for member in self.members for value in member.tensors}
+        pack_tensors(self.folder / name, self.tensors, digests, header)
         self.blobs.append(Blob(name, self.bytes, self.members))
-        self.members, self.tensors, self.bytes = [], {}, 0
+        self.members, self.keys, self.tensors, self.bytes = [], set(), {}, 0
 
 
-def insert(connection: sqlite3.Connection, blob: Blob) -> None:
-    """Enters the networks of a blob in the catalogue, all but those it knows.
-
-    Raises:
-        DuplicateNameError: if a name belongs to another network.
-    """
-    # Another process may have written the same networks, or the same blob, since we looked.
-    connection.execute("INSERT OR IGNORE INTO blobs VALUES (?, ?, ?)", (blob.name, blob.bytes, len(blob.members)))
-    for member in blob.members:
-        card = member.checkpoint.card
-        if connection.execute("SELECT 1 FROM models WHERE id = ?", (member.id,)).fetchone():
-            continue
-        if connection.execute("SELECT 1 FROM models WHERE name = ?", (member.name,)).fetchone():
-            raise DuplicateNameError(f"the name '{member.name}' belongs to another network", remedy="choose another")
-        number = connection.execute(
-            "INSERT INTO models (id, name, architecture, family, parameters, task, origin, run, split, card, blob)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                member.id, member.name, str(member.checkpoint.architecture), member.checkpoint.architecture.family,
-                member.checkpoint.parameters, card.task, card.origin, card.run, card.split,
-                json.dumps(card.to_json(), sort_keys=True), blob.name,
-            ),
-        ).lastrowid  # fmt: skip
-        shapes = member.checkpoint.shapes.items()
-        connection.executemany(
-            "INSERT INTO tensors VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [
-                (number, position, name, kind, json.dumps(shape), norm, member.checkpoint.digest(name))
-                for position, ((name, (kind, shape)), norm) in enumerate(zip(shapes, member.norms, strict=True))
-            ],
-        )
-        connection.executemany(
-            "INSERT OR IGNORE INTO metrics VALUES (?, ?, ?, ?, ?, ?)",
-            [
-                (number, metric.name, metric.split, metric.digest, position, metric.value)
-                for position, metric in enumerate(card.metrics)
-            ],
-        )
-        connection.executemany(
-            "INSERT INTO hyperparameters VALUES (?, ?, ?)",
-            [(number, name, _storable(value)) for name, value in card.hyperparameters.items()],
-        )
-        connection.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?)", [(number, tag) for tag in card.tags])
-        connection.executemany(
-            "INSERT OR IGNORE INTO lineage VALUES (?, ?, 1.0, 'card')", [(member.id, parent) for parent in card.parents]
-        )
+def is_big(checkpoint: Checkpoint) -> bool:
+    """Whether a network gets a blob of its own."""
+    return size_of(checkpoint) >= BIG_BYTES
 
 
-def _storable(value: Any) -> Any:
-    """SQLite's integers have 64 bits; a greater one is compared as a float."""
-    return float(value) if isinstance(value, int) and abs(value) >= 2**63 else value
+def size_of(checkpoint: Checkpoint) -> int:
+    """Bytes of all tensors of a network, which are not read."""
+    return sum(math.prod(shape) * WIDTHS[kind] for kind, shape in checkpoint.shapes.values())
 
 
-def _norm(tensor: "Tensor") -> float | None:
-    """Euclidean norm; None if the tensor holds a NaN or an infinity, which SQLite cannot compare."""
-    norm = tensor.double().norm()
-    return norm.item() if norm.isfinite() else None
+def _header(members: list[tuple[str, str, str, Card, list[str]]]) -> dict[str, Any]:
+    """What a blob says of itself: it repeats the catalogue, so that a lost one could be made again from the blobs."""
+    networks = {}
+    for key, name, architecture, card, order in members:
+        networks[key] = {"name": name, "architecture": architecture, "card": card.to_json()}
+        if architecture.startswith("unknown?"):
+            networks[key]["order"] = order
+    return {"kind": "zoo blob", "networks": networks}
 
 
-def _no_tensor(name: str, digest: str) -> "Tensor":
-    raise CorruptFileError(f"the tensor '{name}' was written and forgotten", got=digest)
+def _blob_name(header: dict[str, Any]) -> str:
+    content = json.dumps(header, sort_keys=True).encode()
+    return hashlib.blake2b(content, digest_size=16).hexdigest() + ".safetensors"
+
+
+def _member(
+    key: str, name: str, checkpoint: Checkpoint, digests: dict[str, str], summaries: dict[str, Summary]
+) -> Member:
+    architecture = checkpoint.architecture
+    values = [
+        Values(each, kind, shape, one.norm, one.zeros, one.non_finite, digests[each])
+        for each, (kind, shape) in checkpoint.shapes.items()
+        for one in [summaries[each]]
+    ]
+    vector = embedding({each: one.profile for each, one in summaries.items()})
+    return Member(
+        key, name, str(architecture), architecture.family, checkpoint.parameters, checkpoint.card, values, vector
+    )

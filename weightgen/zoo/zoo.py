@@ -1,182 +1,37 @@
 """Zoo: a folder of networks with a catalogue that can be queried; tensors are read only when they are asked for."""
 
-import dataclasses
-import functools
 import hashlib
 import json
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weightgen.architecture import Architecture
-from weightgen.checkpoint import Card, Checkpoint
+from weightgen.checkpoint import Checkpoint
 from weightgen.errors import CorruptFileError, DuplicateNameError, OutputError, UnknownNameError
 from weightgen.registry import unknown_name
 from weightgen.storage import tensor_digest
-from weightgen.zoo import query as language
+from weightgen.zoo import tree
 from weightgen.zoo.catalogue import Catalogue
-from weightgen.zoo.packing import Packer, insert
+from weightgen.zoo.entering import BLOBS, insert
+from weightgen.zoo.lineage import Lineage
+from weightgen.zoo.packing import Packer, is_big
+from weightgen.zoo.query import parse
+from weightgen.zoo.result import Query
+from weightgen.zoo.row import COLUMNS, Row
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-BLOBS = "blobs"
+    from weightgen.zoo.ingest import Report
+    from weightgen.zoo.upkeep import Verification
 
 OPEN_BLOBS = 8
 """Blobs kept open for reading."""
 
 Names = Sequence[str] | Callable[[Checkpoint], str]
-
-_COLUMNS = "number, id, name, architecture, parameters, card, blob"
-
-
-@dataclass(frozen=True)
-class Row:
-    """What the catalogue knows of one network; `load()` gives the network itself."""
-
-    zoo: "Zoo" = dataclasses.field(repr=False)
-    number: int = dataclasses.field(repr=False)
-    id: str
-    name: str
-    architecture: str
-    parameters: int
-    _card: str = dataclasses.field(repr=False)
-    _blob: str = dataclasses.field(repr=False)
-
-    @functools.cached_property
-    def card(self) -> Card:
-        try:
-            return Card.from_json(json.loads(self._card))
-        except ValueError as error:
-            raise CorruptFileError("the card cannot be read", where=f"{self.zoo.path}: {self.id}") from error
-
-    @property
-    def task(self) -> str | None:
-        return self.card.task
-
-    @property
-    def origin(self) -> str:
-        return self.card.origin
-
-    @property
-    def run(self) -> str:
-        return self.card.run
-
-    @property
-    def split(self) -> str | None:
-        return self.card.split
-
-    @property
-    def tags(self) -> tuple[str, ...]:
-        return self.card.tags
-
-    @property
-    def hyperparameters(self) -> dict[str, Any]:
-        return dict(self.card.hyperparameters)
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Named as in a query: `accuracy` on the test split, `validation.accuracy` on another."""
-        found: dict[str, float] = {}
-        for metric in self.card.metrics:
-            found.setdefault(metric.name if metric.split == "test" else f"{metric.split}.{metric.name}", metric.value)
-        return found
-
-    def load(self) -> Checkpoint:
-        """The network; its tensors are read, and checked against their digests, when they are first asked for."""
-        return self.zoo._checkpoint(self)
-
-    def to_json(self) -> dict[str, Any]:
-        """The row as JSON values."""
-        return {
-            "id": self.id,
-            "name": self.name,
-            "architecture": self.architecture,
-            "task": self.task,
-            "parameters": self.parameters,
-            "metrics": self.metrics,
-            "hyperparameters": self.hyperparameters,
-            "tags": list(self.tags),
-            "origin": self.origin,
-            "run": self.run,
-            "split": self.split,
-        }
-
-
-@dataclass(frozen=True)
-class Query:
-    """The networks of a zoo for which an expression holds, in order; nothing is read before it is iterated or counted.
-
-    Without `order_by` they come in the order in which they were added.
-    """
-
-    zoo: "Zoo"
-    expression: str
-    condition: language.Node = dataclasses.field(repr=False)
-    order: tuple[tuple[language.Field, bool], ...] = ()
-    maximum: int | None = None
-
-    def order_by(self, *keys: str) -> "Query":
-        """The same networks sorted by fields, a `-` before a field for the greatest first.
-
-        Networks for which a field is unknown come last; ties are in the order of ids.
-
-        Raises:
-            QueryError: if there is no such field.
-        """
-        order = tuple((language.parse_field(key.removeprefix("-")), key.startswith("-")) for key in keys)
-        return dataclasses.replace(self, order=order)
-
-    def limit(self, number: int) -> "Query":
-        """At most the first `number` of them."""
-        return dataclasses.replace(self, maximum=number)
-
-    def count(self) -> int:
-        """How many there are."""
-        return len(self._numbers())
-
-    def __iter__(self) -> Iterator[Row]:
-        numbers = self._numbers()
-        for start in range(0, len(numbers), 500):
-            chunk = numbers[start : start + 500]
-            statement = f"SELECT {_COLUMNS} FROM models WHERE number IN ({{values}})"
-            found = {row[0]: row for row in self.zoo.catalogue.rows_in(statement, chunk)}
-            yield from (Row(self.zoo, *found[number]) for number in chunk)
-
-    def _numbers(self) -> list[int]:
-        self._check_fields()
-        where, values = language.condition(self.condition)
-        keys = []
-        for field, descending in self.order:
-            key, bound = language.expression(field)
-            keys.append(f"{key} {'DESC' if descending else 'ASC'} NULLS LAST")
-            values = [*values, *bound]
-        ordering = ", ".join([*keys, "id"]) if keys else "number"
-        statement = f"SELECT number FROM models WHERE {where} ORDER BY {ordering} LIMIT ?"
-        limit = -1 if self.maximum is None else max(self.maximum, 0)
-        return [number for (number,) in self.zoo.catalogue.rows(statement, [*values, limit])]
-
-    def _check_fields(self) -> None:
-        """A misspelt metric must not look like a zoo without good networks."""
-        for field in [*language.fields(self.condition), *(field for field, _ in self.order)]:
-            if field.group == "metrics":
-                known = "SELECT 1 FROM metrics WHERE name = ? AND split = ? LIMIT 1"
-                found = self.zoo.catalogue.rows(known, (field.name, field.split))
-            elif field.group == "hyperparameters":
-                found = self.zoo.catalogue.rows("SELECT 1 FROM hyperparameters WHERE name = ? LIMIT 1", (field.name,))
-            else:
-                continue
-            if not found and len(self.zoo):
-                split = f"{field.split}." if field.split not in ("", "test") else ""
-                raise language.unknown_field(
-                    f"{field.group}.{split}{field.name}",
-                    self.expression or f"{field.group}.{split}{field.name}",
-                    field.position,
-                    self.zoo.fields(),
-                )
 
 
 class Zoo:
@@ -236,21 +91,48 @@ class Zoo:
             hasher.update(name.encode())
         return hasher.hexdigest()[:16]
 
-    def query(self, expression: str = "") -> Query:
-        """The networks for which an expression holds, e.g. `task = 'mnist' and metrics.accuracy > 0.95`.
+    def query(self, expression: "str | tree.Node" = "") -> Query:
+        """The networks for which an expression holds.
+
+        Args:
+            expression: text such as `task = 'mnist' and metrics.accuracy > 0.95`, or the same made with `F`:
+                `(F.task == "mnist") & (F.metrics.accuracy > 0.95)`.
 
         Raises:
             QueryError: if it cannot be read or names an unknown field.
         """
-        return Query(self, expression, language.parse(expression))
+        if isinstance(expression, str):
+            return Query(self, expression, parse(expression))
+        return Query(self, "", expression)
+
+    def snapshot(self, name: str) -> Query:
+        """The networks that `Query.freeze` kept under a name, those that were removed since left out.
+
+        Raises:
+            UnknownNameError: if there is no such snapshot.
+        """
+        names = [each for (each,) in self.catalogue.rows("SELECT name FROM snapshots")]
+        if name not in names:
+            raise unknown_name("snapshot", name, names)
+        ids = [key for (key,) in self.catalogue.rows("SELECT id FROM frozen WHERE snapshot = ? ORDER BY id", (name,))]
+        return self.query(tree.Among(tuple(ids)))
+
+    def lineage(self, name: str) -> Lineage:
+        """What a network was made from and what was made from it.
+
+        Raises:
+            UnknownNameError: if there is no such network.
+        """
+        return Lineage.of(self, self.row(name))
 
     def fields(self) -> list[str]:
         """All fields that a query of this zoo can name."""
         metrics = self.catalogue.rows("SELECT DISTINCT name, split FROM metrics")
         hyperparameters = self.catalogue.rows("SELECT DISTINCT name FROM hyperparameters")
         return [
-            *language.TEXT_FIELDS,
-            *language.NUMBER_FIELDS,
+            *tree.TEXT_FIELDS,
+            *tree.NUMBER_FIELDS,
+            *tree.SET_FIELDS,
             *sorted(f"metrics.{name}" if split == "test" else f"metrics.{split}.{name}" for name, split in metrics),
             *sorted(f"hyperparameters.{name}" for (name,) in hyperparameters),
         ]
@@ -261,10 +143,10 @@ class Zoo:
         Raises:
             UnknownNameError: if there is none, or several.
         """
-        exact = f"SELECT {_COLUMNS} FROM models WHERE id = ? OR name = ? ORDER BY id = ? DESC LIMIT 1"
+        exact = f"SELECT {COLUMNS} FROM models WHERE id = ? OR name = ? ORDER BY id = ? DESC LIMIT 1"
         found = self.catalogue.rows(exact, (name, name, name))
         if not found and re.fullmatch(r"[0-9a-f]{4,}", name):
-            begins = f"SELECT {_COLUMNS} FROM models WHERE id >= ? AND id < ? LIMIT 2"
+            begins = f"SELECT {COLUMNS} FROM models WHERE id >= ? AND id < ? LIMIT 2"
             found = self.catalogue.rows(begins, (name, name + "g"))
         if len(found) > 1:
             raise UnknownNameError(f"several networks have an id that begins with '{name}'", remedy="give more of it")
@@ -320,12 +202,22 @@ class Zoo:
             self._check_name(chosen, key, names)
             new.add(key)
             names.add(chosen)
-            packer.add(key, chosen, checkpoint)
+            packer.add_big(chosen, checkpoint) if is_big(checkpoint) else packer.add(key, chosen, checkpoint)
         blobs = packer.finish()
         with self.catalogue.transaction() as connection:
             for blob in blobs:
-                insert(connection, blob)
+                insert(connection, self.path, blob)
         return ids
+
+    def ingest(self, *paths: Path | str, workers: int = 1, **facts: Any) -> "Report":
+        """Reads the networks of any known format below `paths`; see `weightgen.zoo.ingest`.
+
+        Args:
+            facts: task, metrics, tags, parents and pattern, as in `ingest.Facts`.
+        """
+        from weightgen.zoo.ingest import Facts, ingest
+
+        return ingest(self, paths, Facts(**facts), workers)
 
     def _check_name(self, name: str, key: str, others: set[str]) -> None:
         # Another process may have added this very network a moment ago, under the same name.
@@ -334,6 +226,28 @@ class Zoo:
             raise DuplicateNameError(
                 f"the name '{name}' belongs to another network", where=self.path, remedy="give each its own name"
             )
+
+    def verify(self) -> "Verification":
+        """Reads every tensor and holds it against its digest; see `upkeep.verify`."""
+        from weightgen.zoo.upkeep import verify
+
+        return verify(self)
+
+    def remove(self, *names: str) -> list[str]:
+        """Takes networks out; see `upkeep.remove`."""
+        from weightgen.zoo.upkeep import remove
+
+        return remove(self, names)
+
+    def gc(self, age: float = 3600.0) -> dict[str, int]:
+        """Gives back the space of removed networks; see `upkeep.gc`."""
+        from weightgen.zoo.upkeep import gc
+
+        return gc(self, age)
+
+    def forget(self, blob: str) -> None:
+        """Closes a blob that was kept open for reading."""
+        self._blobs.pop(blob, None)
 
     def _checkpoint(self, row: Row) -> Checkpoint:
         statement = "SELECT name, kind, shape, digest FROM tensors WHERE model = ? ORDER BY position"
