@@ -33,6 +33,7 @@ def make_tokenizer(
     *,
     steps: int,
     seed: int = 0,
+    workers: int = 1,
     force: bool = False,
     progress: Progress | None = None,
 ) -> str:
@@ -46,7 +47,7 @@ def make_tokenizer(
     opened = Zoo.open(zoo)
     cells = _training_cells(opened)
     training = TokenizerTraining(LoopConfig(steps, learning_rate=4e-3), seed=seed)
-    tokenizer = train_tokenizer(cells, CodecConfig(), training, state=out / STATE, progress=progress)
+    tokenizer = train_tokenizer(cells, CodecConfig(), training, state=out / STATE, progress=progress, workers=workers)
     command = f"weightgen train tokenizer --zoo {zoo} --out {out} --steps {steps} --seed {seed}"
     return write_tokenizer(tokenizer, opened, training, out, command, time.perf_counter() - begin)
 
