@@ -118,13 +118,15 @@ def make_igpg(
         for task, cells in igpg.provenance["cells"].items()
         for cell in cells
     )
+    places = f"--zoo {_told(zoo)} --tokenizer {_told(tokenizer)} --out {_told(out)}"
+    command = f"weightgen train igpg {places} --steps {steps} --seed {seed}"
     card = f"""# {out.name}: an IGPG generator
 
 Writes networks from an instruction, token by token; {_parameters(igpg.prior)} parameters in the prior,
 {_parameters(igpg.encoder)} in the instruction encoder, trained in {seconds / 60:.0f} minutes on the codes of the zoo
 {_name(opened)} (digest {opened.digest}) under the tokenizer of id {loaded.provenance["id"]}:
 
-    weightgen train igpg --zoo {_told(zoo)} --tokenizer {_told(tokenizer)} --out {_told(out)} --steps {steps} --seed {seed}
+    {command}
 
 | task | architecture | parameters | training networks | their test accuracy, % |
 |---|---|---|---|---|

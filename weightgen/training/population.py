@@ -79,7 +79,8 @@ def population_probabilities(
 ) -> Tensor:
     """The class probabilities each network gives to each image, `[networks, n, classes]` of the given kind."""
     call = shared_logits(architecture)
-    return torch.cat([call(dict(tensors), part).softmax(-1).to(kind) for part in images.split(EVALUATED_TOGETHER)], dim=1)
+    parts = images.split(EVALUATED_TOGETHER)
+    return torch.cat([call(dict(tensors), part).softmax(-1).to(kind) for part in parts], dim=1)
 
 
 def stack(state_dicts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
