@@ -97,3 +97,18 @@ def test_mutation_draws_from_the_whole_codebook(parents):
 
 def test_mixtures_of_one_network_are_itself(parents):
     assert torch.equal(mixtures(parents[:1], 0.0, 8)[0], parents[:1])
+
+
+@pytest.mark.slow
+def test_workers_change_nothing_of_the_result(cell, codec):
+    other = dataclasses.replace(cell, architecture=cell.architecture.replace(activation="tanh"))
+    training = TokenizerTraining(LoopConfig(4, warmup=1), networks=4, images=8, least_images=0)
+    seen = []
+    alone = train_tokenizer([cell, other], codec, training)
+    together = train_tokenizer(
+        [cell, other], codec, training, workers=2, progress=lambda done, steps, text: seen.append((done, steps))
+    )
+    assert seen[-1] == (8, 8)
+    for key, trained in alone.codecs.items():
+        found = together.codecs[key].state_dict()
+        assert all(torch.equal(found[name], tensor) for name, tensor in trained.state_dict().items())

@@ -10,7 +10,9 @@ app = App(name="train", help="Train a tokenizer or a generator on a zoo.")
 
 
 @app.command
-def tokenizer(*, zoo: str = "starter", out: Path, steps: int = 2000, seed: int = 0, force: bool = False) -> None:
+def tokenizer(
+    *, zoo: str = "starter", out: Path, steps: int = 1200, seed: int = 0, workers: int = 2, force: bool = False
+) -> None:
     """Train a WeightTokenizer on the training runs of a zoo; a killed training goes on where it was.
 
     Example: weightgen train tokenizer --zoo zoo/starter --out tokenizers/starter
@@ -25,13 +27,15 @@ def tokenizer(*, zoo: str = "starter", out: Path, steps: int = 2000, seed: int =
         Optimiser steps for each task and architecture.
     seed
         Of everything random.
+    workers
+        Processes that train decoders side by side; they change nothing of the result.
     force
         Overwrite what is there.
     """
     from weightgen.generators.recipes import make_tokenizer
 
     with progress("tokenizer") as update:
-        print(make_tokenizer(zoo, out, steps=steps, seed=seed, force=force, progress=update))
+        print(make_tokenizer(zoo, out, steps=steps, seed=seed, workers=workers, force=force, progress=update))
 
 
 @app.command

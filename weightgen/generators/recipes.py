@@ -33,6 +33,7 @@ def make_tokenizer(
     *,
     steps: int,
     seed: int = 0,
+    workers: int = 1,
     force: bool = False,
     progress: Progress | None = None,
 ) -> str:
@@ -46,8 +47,8 @@ def make_tokenizer(
     opened = Zoo.open(zoo)
     cells = _training_cells(opened)
     training = TokenizerTraining(LoopConfig(steps, learning_rate=4e-3), seed=seed)
-    tokenizer = train_tokenizer(cells, CodecConfig(), training, state=out / STATE, progress=progress)
-    command = f"weightgen train tokenizer --zoo {zoo} --out {out} --steps {steps} --seed {seed}"
+    tokenizer = train_tokenizer(cells, CodecConfig(), training, state=out / STATE, progress=progress, workers=workers)
+    command = f"weightgen train tokenizer --zoo {_told(zoo)} --out {_told(out)} --steps {steps} --seed {seed}"
     return write_tokenizer(tokenizer, opened, training, out, command, time.perf_counter() - begin)
 
 
@@ -117,13 +118,15 @@ def make_igpg(
         for task, cells in igpg.provenance["cells"].items()
         for cell in cells
     )
+    places = f"--zoo {_told(zoo)} --tokenizer {_told(tokenizer)} --out {_told(out)}"
+    command = f"weightgen train igpg {places} --steps {steps} --seed {seed}"
     card = f"""# {out.name}: an IGPG generator
 
 Writes networks from an instruction, token by token; {_parameters(igpg.prior)} parameters in the prior,
 {_parameters(igpg.encoder)} in the instruction encoder, trained in {seconds / 60:.0f} minutes on the codes of the zoo
 {_name(opened)} (digest {opened.digest}) under the tokenizer of id {loaded.provenance["id"]}:
 
-    weightgen train igpg --zoo {zoo} --tokenizer {tokenizer} --out {out} --steps {steps} --seed {seed}
+    {command}
 
 | task | architecture | parameters | training networks | their test accuracy, % |
 |---|---|---|---|---|
@@ -133,6 +136,11 @@ How good and how new its networks are: `scripts/benchmarks/starter`, whose resul
 """
     igpg.save_pretrained(out, card)
     return f"{out}: trained in {seconds:.0f} s"
+
+
+def _told(place: Path | str) -> str:
+    """A place as a card may tell it: those of this machine by their last two parts."""
+    return str(place) if not Path(place).is_absolute() else Path(*Path(place).parts[-2:]).as_posix()
 
 
 def _target(out: Path | str, force: bool) -> Path:

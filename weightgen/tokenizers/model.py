@@ -126,6 +126,10 @@ class Codec(nn.Module):
         latents = (values - self.mean) @ self.directions
         return nn.functional.layer_norm(latents, latents.shape[-1:])
 
+    def decoder(self, task: str) -> Decoder:
+        """The decoder for a task."""
+        return self.decoders[self.tasks.index(task)]
+
     @torch.no_grad()
     def encode(self, values: Tensor) -> Tensor:
         """x → codes int64 `[networks, tokens, levels]`."""
@@ -133,4 +137,4 @@ class Codec(nn.Module):
 
     def decode(self, codes: Tensor, task: str) -> Tensor:
         """codes, all of one task → normalised weights `[networks, tokens, chunk]`."""
-        return self.decoders[self.tasks.index(task)](self.quantiser.get_output_from_indices(codes))
+        return self.decoder(task)(self.quantiser.get_output_from_indices(codes))

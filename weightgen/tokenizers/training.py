@@ -9,6 +9,7 @@ probabilities teach more than labels do, and on blends of two images too, withou
 heart. Were all taught by the same teachers, they would come to make the same errors.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from weightgen.tokenizers.model import Codec, CodecConfig, Decoder
 from weightgen.tokenizers.normalizer import Tensors, aligner
 from weightgen.tokenizers.tokenizer import Cell, WeightTokenizer, halved
 from weightgen.training.loop import LoopConfig, Progress, train
+from weightgen.training.parallel import one_thread_each
 from weightgen.training.population import population_logits, population_probabilities
 
 
@@ -88,11 +90,13 @@ def train_tokenizer(
     *,
     state: Path | None = None,
     progress: Progress | None = None,
+    workers: int = 1,
 ) -> WeightTokenizer:
     """A tokenizer trained on the networks of `cells`, which must be training runs only.
 
     Args:
-        state: beside it the decoders that are done are kept, and the one at work, so that a killed training goes on.
+        state: beside it the decoders that are done are kept, and those at work, so that a killed training goes on.
+        workers: processes, each of one thread and with one decoder at a time; they change nothing of the result.
 
     Raises:
         MissingDataError: if the data of a task is not on this machine.
@@ -100,17 +104,22 @@ def train_tokenizer(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         tokenizer = WeightTokenizer.untrained(codec, cells)
-        places = []
-        for number, cell in enumerate(cells):
+        # By number: the name of a task may hold what the name of a file may not.
+        places = [None if state is None else state.with_name(f"{state.name}.{number}") for number in range(len(cells))]
+        steps = {number: 0 for number in range(len(cells))}
 
-            def shown(done: int, total: int, text: str, number: int = number) -> None:
-                if progress is not None:
-                    progress(number * total + done, len(cells) * total, text)
+        def shown(number: int, done: int, total: int, text: str) -> None:
+            steps[number] = done
+            if progress is not None:
+                progress(sum(steps.values()), len(cells) * total, text)
 
-            # By number: the name of a task may hold what the name of a file may not.
-            place = None if state is None else state.with_name(f"{state.name}.{number}")
-            places.append(place)
-            train_decoder(tokenizer, cell, training, state=place, progress=shown)
+        work = [
+            (functools.partial(_trained, tokenizer, cell, training, place), number)
+            for number, (cell, place) in enumerate(zip(cells, places, strict=True))
+        ]
+        for (_, number), tensors in zip(work, one_thread_each(work, shown, workers), strict=True):
+            cell = cells[number]
+            tokenizer.codec(cell.architecture).decoder(cell.task).load_state_dict(tensors)
     for trained in tokenizer.codecs.values():
         # What is measured from here on is what will be saved.
         trained.load_state_dict(
@@ -122,20 +131,15 @@ def train_tokenizer(
     return tokenizer
 
 
-def train_decoder(
-    tokenizer: WeightTokenizer,
-    cell: Cell,
-    training: TokenizerTraining,
-    *,
-    state: Path | None = None,
-    progress: Progress | None = None,
-) -> None:
-    """Trains the decoder of one cell's task and architecture; beside `state` the trained one is kept.
+def _trained(
+    tokenizer: WeightTokenizer, cell: Cell, training: TokenizerTraining, state: Path | None, progress: Progress
+) -> dict[str, Tensor]:
+    """Trains the decoder of one cell's task and architecture and gives its tensors; beside `state` they are kept.
 
     Each by itself: a decoder of two tasks learned either more slowly, and one of several architectures not at all.
     """
     codec = tokenizer.codec(cell.architecture)
-    decoder = codec.decoders[codec.tasks.index(cell.task)]
+    decoder = codec.decoder(cell.task)
     identity = {
         "training": asdict(training),
         "codec": asdict(codec.config),
@@ -144,8 +148,7 @@ def train_decoder(
     if state is not None and _done(state).exists():
         header, tensors = read_tensors(_done(state))
         if header == identity:
-            decoder.load_state_dict(tensors)
-            return
+            return tensors
     torch.manual_seed(training.seed)
     bench = _Bench(tokenizer, cell, training)
     train(
@@ -154,6 +157,7 @@ def train_decoder(
     )  # fmt: skip
     if state is not None:
         write_tensors(_done(state), decoder.state_dict(), identity)
+    return decoder.state_dict()
 
 
 def _done(state: Path) -> Path:

@@ -17,6 +17,8 @@ from weightgen.tasks import Task
 
 STATE_EVERY = 500
 """Steps between two saved states."""
+EVALUATED_TOGETHER = 256
+"""Images that a population sees at once; more are no faster and take gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def shared_logits(architecture: Architecture) -> Callable[[dict[str, Tensor], Te
 def population_predictions(architecture: Architecture, tensors: dict[str, Tensor], images: Tensor) -> Tensor:
     """The class each network gives to each image: int64 `[networks, n]`."""
     call = shared_logits(architecture)
-    return torch.cat([call(tensors, part).argmax(-1) for part in images.split(1024)], dim=1)
+    return torch.cat([call(tensors, part).argmax(-1) for part in images.split(EVALUATED_TOGETHER)], dim=1)
 
 
 @torch.no_grad()
@@ -77,7 +79,8 @@ def population_probabilities(
 ) -> Tensor:
     """The class probabilities each network gives to each image, `[networks, n, classes]` of the given kind."""
     call = shared_logits(architecture)
-    return torch.cat([call(dict(tensors), part).softmax(-1).to(kind) for part in images.split(1024)], dim=1)
+    parts = images.split(EVALUATED_TOGETHER)
+    return torch.cat([call(dict(tensors), part).softmax(-1).to(kind) for part in parts], dim=1)
 
 
 def stack(state_dicts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
