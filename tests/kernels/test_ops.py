@@ -93,10 +93,12 @@ def test_operators_keep_the_rules_of_torch(kind):
     one = arguments(kind)
     tensors = [tensor.requires_grad_() for tensor in one["tensors"]]
     moved = (one["permutations"], one["shift"], one["scales"])
-    torch.library.opcheck(gather_tokens, (tensors, TABLE, TOKENS, CHUNK, kind, *moved))
-    torch.library.opcheck(scatter_tokens, (one["tokens"].requires_grad_(), TABLE, SIZES, kind, *moved))
+    torch.library.opcheck(torch.ops.weightgen.gather_tokens, (tensors, TABLE, TOKENS, CHUNK, kind, *moved))
+    torch.library.opcheck(
+        torch.ops.weightgen.scatter_tokens, (one["tokens"].requires_grad_(), TABLE, SIZES, kind, *moved)
+    )
     books = one["codebooks"].requires_grad_()
-    torch.library.opcheck(scatter_codes, (one["codes"], books, TABLE, SIZES, kind, *moved))
+    torch.library.opcheck(torch.ops.weightgen.scatter_codes, (one["codes"], books, TABLE, SIZES, kind, *moved))
 
 
 def test_whole_graphs_compile():

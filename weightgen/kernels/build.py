@@ -32,7 +32,8 @@ def cache_folder() -> Path:
 
 def library_path(twin: str) -> Path:
     """Where the library of a twin, `cpu` or `cuda`, is or will be."""
-    hasher = hashlib.sha256(repr((twin, torch.__version__, _compiler(twin), _processor())).encode())
+    target = _processor() if twin == "cpu" else _architectures()
+    hasher = hashlib.sha256(repr((twin, torch.__version__, _compiler(twin), target)).encode())
     for path in sorted(SOURCES.iterdir()):
         hasher.update(path.name.encode() + path.read_bytes())
     return cache_folder() / f"{twin}-{hasher.hexdigest()[:20]}.so"

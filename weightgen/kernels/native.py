@@ -178,7 +178,7 @@ def choose(device: torch.device, values: int) -> Library | None:
     twin = device.type
     if twin not in ("cpu", "cuda") or twin in _failures:
         return None
-    if twin not in _libraries and not library_path(twin).exists():
+    if twin not in _libraries and (twin in _moved or not library_path(twin).exists()):
         _moved[twin] = _moved.get(twin, 0) + values
         if _moved[twin] < WORTH_BUILDING:
             return None

@@ -1,13 +1,15 @@
 """The operators `weightgen::gather_tokens`, `weightgen::scatter_tokens` and `weightgen::scatter_codes`.
 
 Each moves a whole batch of networks at once and has twins that give the same numbers: `reference.py`, C++ and CUDA
-(`native.py` chooses). All have fake forms for `torch.compile`, and they differentiate and `vmap` (`torch.func.grad` is
-beyond custom operators of torch). What does not change from network to network, the reference and the scales, is a
-constant: it takes no gradient.
+(`native.py` chooses). All have fake forms for `torch.compile`, and they differentiate and `vmap`; `torch.func.grad` is
+beyond what torch lets operators from Python do. What does not change from network to network, the reference and the
+scales, is a constant: it takes no gradient.
 """
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -16,11 +18,27 @@ from weightgen.errors import KernelError
 from weightgen.kernels import native, reference
 from weightgen.kernels.segments import check_permutations, check_table, covers, fills
 
+Function = TypeVar("Function", bound=Callable[..., Tensor])
+
+
+def _operator(function: Function) -> Function:
+    """Makes a function the operator of its name.
+
+    `torch.library.custom_op` would do the same and more, but its first call imports the compiler of torch, for seconds.
+    """
+    name = f"weightgen::{function.__name__}"
+    schema = torch.library.infer_schema(function, mutates_args=())
+    torch.library.define(name, schema, tags=(torch.Tag.pt2_compliant_tag,))
+    torch.library.impl(name, "default", function)
+    operator = getattr(torch.ops.weightgen, function.__name__).default
+    return cast(Function, functools.wraps(function)(lambda *arguments, **named: operator(*arguments, **named)))
+
+
 FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 """What values may be computed with; other types can be moved but not normalised or cast."""
 
 
-@torch.library.custom_op("weightgen::gather_tokens", mutates_args=())
+@_operator
 def gather_tokens(
     tensors: Sequence[Tensor],
     table: Tensor,
@@ -66,7 +84,7 @@ def gather_tokens(
     return out.view(networks, tokens, chunk)
 
 
-@torch.library.custom_op("weightgen::scatter_tokens", mutates_args=())
+@_operator
 def scatter_tokens(
     tokens: Tensor,
     table: Tensor,
@@ -111,7 +129,7 @@ def scatter_tokens(
     return out
 
 
-@torch.library.custom_op("weightgen::scatter_codes", mutates_args=())
+@_operator
 def scatter_codes(
     codes: Tensor,
     codebooks: Tensor,

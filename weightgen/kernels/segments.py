@@ -11,7 +11,7 @@ same arithmetic stand in `csrc/segments.h`.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy
 import torch
@@ -89,7 +89,7 @@ def check_table(table: Tensor, sizes: Sequence[int], values: int) -> None:
             got=f"{table.dtype} {tuple(table.shape)} on {table.device}",
             expected=f"torch.int64 [segments, {FIELDS}] on cpu",
         )
-    column = Segment(*table.numpy().T)  # each field an array of all segments
+    column = _columns(table)
     tensors = numpy.asarray([*sizes, -1], dtype=numpy.int64)
     known = (column.tensor >= 0) & (column.tensor < len(sizes))
     size = tensors[numpy.where(known, column.tensor, len(sizes))]
@@ -172,15 +172,20 @@ def check_permutations(permutations: Tensor | None, table: Tensor, networks: int
             )
 
 
+def _columns(table: Tensor) -> Any:
+    """A Segment whose every field is an array of all segments."""
+    return Segment(*table.numpy().T)
+
+
 def covers(table: Tensor, sizes: Sequence[int]) -> list[bool]:
     """Whether the segments of each tensor take up all of its values."""
     covered = numpy.zeros(len(sizes), dtype=numpy.int64)
-    column = Segment(*table.numpy().T)
+    column = _columns(table)
     numpy.add.at(covered, column.tensor, column.rows * column.units * column.block)
     return (covered == numpy.asarray(sizes, dtype=numpy.int64)).tolist()
 
 
 def fills(table: Tensor, values: int) -> bool:
     """Whether the segments with their padding take up the whole token matrix."""
-    column = Segment(*table.numpy().T)
+    column = _columns(table)
     return int((column.rows * (column.units * column.block + column.padding)).sum()) == values

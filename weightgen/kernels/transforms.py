@@ -10,17 +10,17 @@ from weightgen.errors import KernelError
 from weightgen.kernels.ops import gather_tokens, scatter_codes, scatter_tokens
 
 
-@gather_tokens.register_fake
+@torch.library.register_fake("weightgen::gather_tokens")
 def _(tensors, table, tokens, chunk, dtype, permutations=None, subtracted=None, scales=None, divide=True) -> Tensor:
     return tensors[0].new_empty((tensors[0].shape[0], tokens, chunk), dtype=dtype)
 
 
-@scatter_tokens.register_fake
+@torch.library.register_fake("weightgen::scatter_tokens")
 def _(tokens, table, sizes, dtype, permutations=None, added=None, scales=None, divide=False) -> Tensor:
     return tokens.new_empty((tokens.shape[0], sum(sizes)), dtype=dtype)
 
 
-@scatter_codes.register_fake
+@torch.library.register_fake("weightgen::scatter_codes")
 def _(codes, codebooks, table, sizes, dtype, permutations=None, added=None, scales=None, divide=False) -> Tensor:
     return codes.new_empty((codes.shape[0], sum(sizes)), dtype=dtype)
 
@@ -87,9 +87,9 @@ def _backward_codes(ctx: Any, gradient: Tensor) -> tuple:
     return None, codebooks, *[None] * 7
 
 
-gather_tokens.register_autograd(_backward_gather, setup_context=_save_gather)
-scatter_tokens.register_autograd(_backward_scatter, setup_context=_save_scatter)
-scatter_codes.register_autograd(_backward_codes, setup_context=_save_codes)
+torch.library.register_autograd("weightgen::gather_tokens", _backward_gather, setup_context=_save_gather)
+torch.library.register_autograd("weightgen::scatter_tokens", _backward_scatter, setup_context=_save_scatter)
+torch.library.register_autograd("weightgen::scatter_codes", _backward_codes, setup_context=_save_codes)
 
 
 def _folded(tensor: Tensor, axis: int | None, size: int) -> Tensor:
@@ -146,6 +146,6 @@ def _picked(tensor: Tensor, axis: int | None, index: int) -> Tensor:
     return tensor if axis is None else tensor.select(axis, index)
 
 
-gather_tokens.register_vmap(_mapped(gather_tokens, (0, 5)))
-scatter_tokens.register_vmap(_mapped(scatter_tokens, (0, 4)))
-scatter_codes.register_vmap(_mapped(scatter_codes, (0, 5)))
+torch.library.register_vmap("weightgen::gather_tokens", _mapped(gather_tokens, (0, 5)))
+torch.library.register_vmap("weightgen::scatter_tokens", _mapped(scatter_tokens, (0, 4)))
+torch.library.register_vmap("weightgen::scatter_codes", _mapped(scatter_codes, (0, 5)))

@@ -13,6 +13,7 @@ namespace {
 
 constexpr Index SCRATCH = 2048;           // values put together in the nearest cache before they are written
 constexpr Index ITEM = 1 << 14;           // values that a thread takes at a time, at least
+constexpr Index AHEAD = 2;                // rows that are fetched before they are needed, where they are permuted
 constexpr Index STREAM = Index(32) << 20;  // bytes of output beyond which it is written past the cache
 
 // Neighbouring segments [begin, end) of the table with rows in common; `wide` values of each row, padding included.
@@ -66,20 +67,44 @@ const Index* permutation_of(const Job& job, Index network) {
   return job.permutations ? job.permutations + network * job.units : nullptr;
 }
 
-// Calls run(unit's first value in the tensor's row, place in [low, high), count) for the columns low to high of a row.
+// Calls run(place in the tensor's row, column, count) for columns low to high of a row, unit by unit.
 template <typename Run>
 inline void for_units(const Segment& s, const Index* permutation, Index low, Index high, const Run& run) {
-  if (contiguous(s)) return run(low, low, high - low);
-  if (s.block == 1) {
-    for (Index unit = low; unit < high; ++unit)
-      run(source_unit(s, unit, permutation) * s.source_unit_stride, unit, Index(1));
-    return;
-  }
   for (Index column = low; column < high;) {
     const Index unit = column / s.block, within = column - unit * s.block;
     const Index count = std::min(s.block - within, high - column);
     run(source_unit(s, unit, permutation) * s.source_unit_stride + within, column, count);
     column += count;
+  }
+}
+
+// Columns low to high of a row of a tensor, cast, to `to`.
+template <typename To, typename From>
+void read_row(const Segment& s, const Index* permutation, const From* from, Index low, Index high, To* to) {
+  if (contiguous(s)) {
+    cast_run(to, from + low, high - low);
+  } else if (s.block == 1 && s.column_permutation >= 0) {
+    const Index* order = permutation + s.column_permutation + low;
+    for (Index i = 0; i < high - low; ++i) to[i] = cast<To>(from[order[i] * s.source_unit_stride]);
+  } else if (s.block == 1) {
+    for (Index i = 0; i < high - low; ++i) to[i] = cast<To>(from[(low + i) * s.source_unit_stride]);
+  } else {
+    for_units(s, permutation, low, high, [&](Index source, Index column, Index count) {
+      cast_run(to + column - low, from + source, count);
+    });
+  }
+}
+
+// The inverse: columns low to high of a row of a tensor from `from`.
+template <typename T>
+void write_row(const Segment& s, const Index* permutation, const T* from, Index low, Index high, T* to) {
+  if (s.block == 1 && s.column_permutation >= 0) {
+    const Index* order = permutation + s.column_permutation + low;
+    for (Index i = 0; i < high - low; ++i) to[order[i] * s.source_unit_stride] = from[i];
+  } else {
+    for_units(s, permutation, low, high, [&](Index source, Index column, Index count) {
+      cast_run(to + source, from + column - low, count);
+    });
   }
 }
 
@@ -145,13 +170,15 @@ void gather_run(const Job& job, Index number, Index network, Index row, Index lo
   with_kind(place.kind, [&](auto kind) {
     using S = decltype(kind);
     const S* from = reinterpret_cast<const S*>(place.address) + line;
+    if ((s.row_permutation >= 0 || !plain) && row + AHEAD < s.rows && contiguous(s)) {
+      // The processor does not foresee the next row of a permutation, nor far enough while it computes.
+      const Index step = source_row(s, row + AHEAD, permutation) - source_row(s, row, permutation);
+      prefetch(from + step * s.source_row_stride + low, (high - low) * Index(sizeof(S)));
+    }
     if constexpr (!MEET<T, S>) return;
     if constexpr (std::is_same_v<S, T>) {
       if (plain) {
-        for_units(s, permutation, low, high, [&](Index source, Index column, Index count) {
-          if (count == 1) to[column - low] = from[source];
-          else std::memcpy(to + column - low, from + source, count * sizeof(T));
-        });
+        read_row(s, permutation, from, low, high, to);
         return;
       }
     }
@@ -164,10 +191,7 @@ void gather_run(const Job& job, Index number, Index network, Index row, Index lo
     if (contiguous(s) && (reference || scale)) {
       normalise<C>(values, from + low, high - low, reference, scale, job.divide);
     } else {
-      for_units(s, permutation, low, high, [&](Index source, Index column, Index count) {
-        if (count == 1) values[column - low] = cast<C>(from[source]);
-        else cast_run(values + column - low, from + source, count);
-      });
+      read_row(s, permutation, from, low, high, values);
       if (reference || scale) normalise<C>(values, values, high - low, reference, scale, job.divide);
     }
     if constexpr (!std::is_same_v<T, C>) cast_run(to, values, high - low);
@@ -209,22 +233,47 @@ void gather(const Job& job) {
   });
 }
 
+// Adds up to four runs of values to `to`, or begins it with them; one pass, from the first to the last.
+template <int COUNT, bool BEGIN, typename T, typename C>
+void sum_runs(const T* const* runs, Index length, C* to) {
+  const T *first = runs[0], *second = runs[COUNT > 1], *third = runs[COUNT > 2 ? 2 : 0], *fourth = runs[COUNT - 1];
+#pragma GCC ivdep
+  for (Index i = 0; i < length; ++i) {
+    C sum = BEGIN ? cast<C>(first[i]) : to[i] + cast<C>(first[i]);
+    if constexpr (COUNT > 1) sum += cast<C>(second[i]);
+    if constexpr (COUNT > 2) sum += cast<C>(third[i]);
+    if constexpr (COUNT > 3) sum += cast<C>(fourth[i]);
+    to[i] = sum;
+  }
+}
+
+template <bool BEGIN, typename T, typename C>
+void sum_runs(const T* const* runs, Index count, Index length, C* to) {
+  if (count == 1) sum_runs<1, BEGIN>(runs, length, to);
+  else if (count == 2) sum_runs<2, BEGIN>(runs, length, to);
+  else if (count == 3) sum_runs<3, BEGIN>(runs, length, to);
+  else sum_runs<4, BEGIN>(runs, length, to);
+}
+
 // The sums of codebook entries at places [begin, begin + count) of a network's token matrix.
 template <typename T, typename C>
 void look_up(const Job& job, Index network, Index begin, Index count, C* to) {
-  const T* books = static_cast<const T*>(job.tokens);
-  const Index* codes = job.codes + network * (job.values / job.chunk) * job.levels;
-  while (count > 0) {
-    const Index token = begin / job.chunk, within = begin - token * job.chunk;
+  const Index token = begin / job.chunk;
+  const Index* own = job.codes + (network * (job.values / job.chunk) + token) * job.levels;
+  Index within = begin - token * job.chunk;
+  for (const Index* end = own; count > 0; own = end, within = 0) {
+    const T* books = static_cast<const T*>(job.tokens) + within;
     const Index run = std::min(job.chunk - within, count);
-    const Index* own = codes + token * job.levels;
-    for (Index level = 0; level < job.levels; ++level) {
-      const T* entry = books + (level * job.entries + own[level]) * job.chunk + within;
-      if (!level) cast_run(to, entry, run);
-      else
-        for (Index i = 0; i < run; ++i) to[i] += cast<C>(entry[i]);
+    end += job.levels;
+    for (Index level = 0; level < job.levels; level += 4) {
+      const T* runs[4];
+      const Index levels = std::min<Index>(4, job.levels - level);
+      for (Index i = 0; i < levels; ++i)
+        runs[i] = books + ((level + i) * job.entries + own[level + i]) * job.chunk;
+      if (level) sum_runs<false>(runs, levels, run, to);
+      else sum_runs<true>(runs, levels, run, to);
     }
-    begin += run, to += run, count -= run;
+    to += run, count -= run;
   }
 }
 
@@ -241,6 +290,8 @@ void decode_run(const Job& job, Index number, Index network, Index row, Index lo
       return;
     }
   }
+  if (!job.codes && row + AHEAD < job.table[number].rows)
+    prefetch(tokens + AHEAD * job.table[number].target_row_stride, count * Index(sizeof(T)));
   C buffer[std::is_same_v<S, C> ? 1 : SCRATCH];
   C* values = nullptr;
   if constexpr (std::is_same_v<S, C>) values = to;
@@ -256,6 +307,41 @@ void decode_run(const Job& job, Index number, Index network, Index row, Index lo
     denormalise<C>(values, tokens, count, reference, scale, job.divide);
   }
   if constexpr (!std::is_same_v<S, C>) cast_run(to, values, count);
+}
+
+// A segment of one column, such as a bias: rows of one value are too short to be worth a call each.
+template <typename T, typename S>
+void scatter_column(const Job& job, Index number, Index network, Index row_begin, Index row_end) {
+  using C = Compute<T>;
+  const Segment& s = job.table[number];
+  const Place& place = job.places[s.tensor];
+  const Index* permutation = permutation_of(job, network);
+  S* tensor = reinterpret_cast<S*>(place.address) + network * place.stride + s.source_offset;
+  const T* tokens = static_cast<const T*>(job.tokens) + (job.codes ? 0 : network * job.values);
+  const Index* codes = job.codes + network * (job.values / job.chunk) * job.levels;
+  for (Index row = row_begin; row < row_end; ++row) {
+    const Index target = target_index(s, row, 0);
+    S* to = tensor + source_row(s, row, permutation) * s.source_row_stride;
+    if constexpr (std::is_same_v<T, S>) {
+      if (!job.codes && !job.reference && !job.scales) {
+        *to = tokens[target];
+        continue;
+      }
+    }
+    C value{};
+    if (job.codes) {
+      const Index token = target / job.chunk, within = target - token * job.chunk;
+      for (Index level = 0; level < job.levels; ++level) {
+        const C entry = cast<C>(tokens[(level * job.entries + codes[token * job.levels + level]) * job.chunk + within]);
+        value = level ? value + entry : entry;
+      }
+    } else {
+      value = cast<C>(tokens[target]);
+    }
+    const C *reference = reference_at<C>(job, target), *scale = scale_of<C>(job, number);
+    if (reference || scale) denormalise<C>(&value, &value, 1, reference, scale, job.divide);
+    *to = cast<S>(value);
+  }
 }
 
 template <typename T, typename S>
@@ -281,10 +367,7 @@ void scatter_rows(const Job& job, Index number, Index network, Index row_begin, 
       if (together && stream) {
         stream_copy(line + low, scratch, ((count - 1) * wide + high - low) * sizeof(S));
       } else if (!together) {
-        for_units(s, permutation, low, high, [&](Index source, Index column, Index length) {
-          if (length == 1) line[source] = scratch[column - low];
-          else std::memcpy(line + source, scratch + column - low, length * sizeof(S));
-        });
+        write_row(s, permutation, scratch, low, high, line);
       }
     }
   }
@@ -304,7 +387,10 @@ void scatter(const Job& job) {
     for (Index number = group.begin; number < group.end; ++number) {
       with_kind(job.places[job.table[number].tensor].kind, [&](auto kind) {
         using S = decltype(kind);
-        if constexpr (MEET<T, S>) scatter_rows<T, S>(job, number, network, row_begin, row_end, stream);
+        if constexpr (MEET<T, S>) {
+          if (width(job.table[number]) == 1) scatter_column<T, S>(job, number, network, row_begin, row_end);
+          else scatter_rows<T, S>(job, number, network, row_begin, row_end, stream);
+        }
       });
     }
   });
