@@ -53,11 +53,11 @@ class TokenizerTraining:
     networks: int = 12
     images: int = 64
     hard: float = 0.5
-    reconstruction: float = 0.1
-    diversity: float = 10.0
+    reconstruction: float = 0.05
+    diversity: float = 5.0
     spacing: float = 1.2
     neighbours: int = 5
-    norm: float = 10.0
+    norm: float = 5.0
     mutation: float = 0.2
     least_images: int = 20_000
     seed: int = 0
