@@ -132,8 +132,8 @@ class _Interpreter:
             labels = self.propagation.parameter(tensor.shape)
             self.known[id(tensor)] = labels
             self.alone[id(labels)] = id(tensor)
-            if not tensor.is_floating_point():
-                self.propagation.freeze(labels, "a table of numbers")
+            if not tensor.is_floating_point() or tensor.numel() == 0:
+                self.propagation.freeze(labels, "a table of numbers" if tensor.numel() else "an empty tensor")
         return self.known[id(tensor)]
 
     def _run(self, module: fx.GraphModule, inputs: Sequence[Any]) -> Any:
@@ -179,7 +179,8 @@ class _Interpreter:
         taken = [user.args[1] for user in node.users if user.target is operator.getitem and user.users]
         used = [not isinstance(results, (list, tuple)) or place in taken for place in range(len(shapes))]
         call = Call(name, named, shapes, used, self.propagation, self._grouped)
-        found = answer(call, pointwise)
+        empty = any(0 in shape for shape in shapes)
+        found = call.fixed("an empty tensor") if empty else answer(call, pointwise)
         if mutable and (not (pointwise or name in _IN_PLACE) or _varies_more(found[0], call.tensors[0])):
             raise _Mutation
         if isinstance(results, Tensor):
