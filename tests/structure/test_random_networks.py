@@ -142,5 +142,8 @@ def relative_change(steps: Sequence[tuple[int, int, int]]) -> float:
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(st.integers(0, len(STEPS) - 1), st.integers(0, 3), st.integers(0, 3)), max_size=7))
 @example([(24, 0, 2), (20, 0, 2), (6, 3, 3)])  # Padding differs from block to block after a softmax over blocks.
+@example(
+    [(30, 2, 0), (27, 2, 3), (29, 0, 1), (9, 1, 0), (23, 3, 3), (9, 2, 0), (17, 1, 2)]
+)  # Equal, then merged, then not.
 def test_permuted_groups_leave_the_output_of_random_networks(steps):
     assert relative_change(steps) <= 1e-10

@@ -173,6 +173,44 @@ def test_a_parameter_that_is_not_used_is_frozen():
     assert trace_axes(module, (torch.randn(1, 3),)).frozen["spare", 0] == "not used in the forward pass"
 
 
+def test_networks_without_axes_have_no_groups():
+    for module in (nn.ReLU(), nn.Linear(1, 1)):
+        graph = trace_axes(module, (torch.randn(1, 1),))
+        assert graph.groups == () and graph.frozen == {}
+
+
+def test_empty_and_scalar_tensors_are_no_obstacle():
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(3, 4), nn.Linear(4, 2)
+            self.empty, self.scale = nn.Parameter(torch.zeros(0, 4)), nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, features):
+            hidden = torch.cat([self.one(features), self.empty]) * self.scale
+            return self.two(hidden), hidden[:0].sum()
+
+    graph = trace_axes(Odd(), (torch.randn(1, 3),))
+    assert [group.members[-1] for group in graph.groups] == [Member("two.weight", 1)]
+    assert graph.frozen["empty", 1] == "an empty tensor"
+
+
+def test_a_buffer_that_is_written_keeps_its_order_for_the_next_call():
+    class Averaging(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(3, 4), nn.Linear(4, 2)
+            self.register_buffer("average", torch.zeros(4))
+
+        def forward(self, features):
+            hidden = self.one(features)
+            self.average.mul_(0.9).add_(hidden[0])
+            return self.two(hidden)
+
+    (group,) = trace_axes(Averaging(), (torch.randn(1, 3),)).groups
+    assert Member("average", 0) in group.members
+
+
 def test_a_network_that_cannot_be_traced_is_an_error_that_says_so():
     class Branching(nn.Module):
         def forward(self, features):

@@ -59,11 +59,6 @@ class Labels:
         """The spaces that an axis is part of."""
         return [space for space in self.spaces if axis in space.axes]
 
-    def nodes(self, axis: int) -> Array | None:
-        """The nodes of an axis that has them for itself, None for another."""
-        found = self.at(axis)
-        return found[0].ids if len(found) == 1 and found[0].axes == (axis,) else None
-
     def moved(self, places: Mapping[int, int], shape: Sequence[int]) -> "Labels":
         """The same labels in a tensor of another shape; `places` says where each axis goes, those of size 1 apart."""
         return Labels(

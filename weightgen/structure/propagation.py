@@ -356,7 +356,10 @@ class Propagation:
         ids = self._joint(labels, axes)
         merged = tuple(sorted({places[axis] for axis in axes}))
         joint = Space(merged, ids.reshape([shape[axis] for axis in merged]))
-        if len(merged) == 1 and numpy.array_equal(joint.ids, joint.ids[0] + numpy.arange(size)) and joint.ids[0] >= 0:
+        held = set(labels.fixed) | {axis for space in touching for axis in space.axes if (space.ids >= 0).all()}
+        whole = len(merged) == 1 and numpy.array_equal(joint.ids, joint.ids[0] + numpy.arange(size))
+        # Where a constant axis took part, what is done to the merged one may make it differ from place to place.
+        if whole and held.issuperset(run) and joint.ids[0] >= 0:
             back = {axis: axis - first for axis in run}
             spaces = tuple(space.moved(back) for space in touching)
             kept = {back[axis]: reason for axis, reason in labels.fixed.items() if axis in run}

@@ -106,9 +106,16 @@ class _Interpreter:
                 self.uses[id(tensor)] += len(node.users) + nested
         inputs = [self._placeholder(node, specification) for node, specification in specifications.items()]
         results = self._run(self.program.graph_module, inputs)
-        kinds = [specification.kind for specification in self.program.graph_signature.output_specs]
-        returned = [labels for labels, kind in zip(results, kinds, strict=True) if kind is OutputKind.USER_OUTPUT]
-        for labels in _labels_in(output(tree_unflatten(returned, self.program.call_spec.out_spec))):
+        returned = []
+        for labels, specification in zip(results, self.program.graph_signature.output_specs, strict=True):
+            if specification.kind is OutputKind.USER_OUTPUT:
+                returned.append(labels)
+            elif isinstance(labels, Labels):
+                # A buffer that is written is what the next call reads.
+                written = self.known.get(id(self.tensors.get(specification.target or "")))
+                self.propagation.join([labels, *([written] if written is not None else [])], labels.shape)
+        structure = self.program.call_spec.out_spec
+        for labels in _labels_in(returned if structure is None else output(tree_unflatten(returned, structure))):
             self.propagation.freeze(labels, OUTPUT)
         return axis_graph(self.propagation.constraints, self._placed(), self.shapes)
 
@@ -125,8 +132,8 @@ class _Interpreter:
             labels = self.propagation.parameter(tensor.shape)
             self.known[id(tensor)] = labels
             self.alone[id(labels)] = id(tensor)
-            if not tensor.is_floating_point():
-                self.propagation.freeze(labels, "a table of numbers")
+            if not tensor.is_floating_point() or tensor.numel() == 0:
+                self.propagation.freeze(labels, "a table of numbers" if tensor.numel() else "an empty tensor")
         return self.known[id(tensor)]
 
     def _run(self, module: fx.GraphModule, inputs: Sequence[Any]) -> Any:
@@ -146,7 +153,8 @@ class _Interpreter:
         raise ValueError("a graph without an output")
 
     def _call(self, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
-        arguments, keywords = (fx.map_arg(part, values.__getitem__) for part in (node.args, node.kwargs))
+        arguments: Any = fx.map_arg(node.args, values.__getitem__)
+        keywords: Any = fx.map_arg(node.kwargs, values.__getitem__)
         if node.target is operator.getitem:
             return arguments[0][arguments[1]]
         inner = [place for place, value in enumerate(arguments) if isinstance(value, fx.GraphModule)]
@@ -168,16 +176,17 @@ class _Interpreter:
             name, pointwise, mutable = str(node.target), False, False
         if mutable:
             name = name.removesuffix("_")
-        taken = {user.args[1] for user in node.users if user.target is operator.getitem}
+        taken = [user.args[1] for user in node.users if user.target is operator.getitem and user.users]
         used = [not isinstance(results, (list, tuple)) or place in taken for place in range(len(shapes))]
         call = Call(name, named, shapes, used, self.propagation, self._grouped)
-        found = answer(call, pointwise)
+        empty = any(0 in shape for shape in shapes)
+        found = call.fixed("an empty tensor") if empty else answer(call, pointwise)
         if mutable and (not (pointwise or name in _IN_PLACE) or _varies_more(found[0], call.tensors[0])):
             raise _Mutation
         if isinstance(results, Tensor):
             return found[0]
         given = iter(found)
-        return [next(given) if isinstance(value, Tensor) else value for value in results]
+        return [next(given) if isinstance(value, Tensor) else value for value in results or ()]
 
     def _grouped(self, labels: Labels, groups: int) -> Labels:
         """A weight `[groups · rows, columns, …]` by groups; one that nothing else uses gets columns for each group."""

@@ -107,11 +107,9 @@ class _Finder:
         for cluster in sorted(self.nodes):
             yield (cluster,)
         ends = [(min(owners), owner) for owners in self.owning.values() for owner in owners]
+        first, second = numpy.array(ends, dtype=numpy.int64).reshape(-1, 2).T
         total = max(self.nodes, default=-1) + 1
-        firsts, seconds = (
-            (numpy.array(side, dtype=numpy.int64) for side in zip(*ends, strict=True)) if ends else ((), ())
-        )
-        together = _components(total, firsts, seconds)
+        together = _components(total, first, second)
         for clusters in _by(together, numpy.arange(total)).values():
             if len(clusters) > 1:
                 yield tuple(clusters.tolist())

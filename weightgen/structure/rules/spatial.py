@@ -88,6 +88,15 @@ def _unfolded(call: Call) -> Labels:
     return call.propagation.reshape(wide, call.shape)
 
 
+@rule("col2im")
+def _folded(call: Call) -> Labels:
+    """Windows added up to an image, the inverse in shape of `im2col`."""
+    batch, columns, places = call["self"].shape
+    channels = call.shape[1]
+    split = call.propagation.reshape(call["self"], (batch, channels, columns // channels, places))
+    return call.propagation.renewed(split, [2, 3], call.shape, PLACE)
+
+
 @rule("unfold")
 def _windows(call: Call) -> Labels:
     """Windows along one axis, their places on a new last axis."""
