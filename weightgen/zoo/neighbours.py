@@ -54,7 +54,7 @@ def neighbours(query: "Query", to: "Checkpoint | str", k: int, space: str) -> li
 
 def _placed(query: "Query", target: numpy.ndarray, k: int, space: str, dimension: int) -> list[tuple[int, float]]:
     """Numbers and distances of the nearest among those whose place is stored."""
-    where, values = condition(query.condition)
+    where, values = condition(query.condition, query._is_rare)
     chosen = f"SELECT number FROM models WHERE ({where}) AND {_STORED}"
     few = query._rows(f"{chosen} LIMIT ?", [*values, space, FEW + 1])
     matrix = read_matrix(query.zoo.path, space, dimension)
@@ -80,7 +80,7 @@ def _placed(query: "Query", target: numpy.ndarray, k: int, space: str, dimension
 
 def _unplaced(query: "Query", target: numpy.ndarray) -> list[tuple[int, float]]:
     """Those of zoos that are older than the space; they are placed as they are asked for."""
-    where, values = condition(query.condition)
+    where, values = condition(query.condition, query._is_rare)
     (total,), (stored,) = query._rows("SELECT count(*) FROM models UNION ALL SELECT count(*) FROM embedded", [])
     if total == stored:
         return []
