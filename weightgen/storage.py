@@ -145,6 +145,8 @@ def stream_tensors(
             file.write(_content(tensor))
             look(name, tensor)
             digests[name] = hashed.result()
+            # Before the next is read, so that one is in memory at a time.
+            del tensor, hashed
         prefix, header = seal(digests)
         file.seek(0)
         file.write(beginning(prefix, header, digests))

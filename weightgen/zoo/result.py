@@ -295,7 +295,7 @@ class Query:
 
         None if the few are not there, or what lies behind the beginning might come between.
         """
-        if self.maximum is None or len(self.order) != 1 or self.order[0][0].group != "metrics":
+        if self.maximum is None or len(self.order) != 1 or self.order[0][0].group != "metrics" or self._are_rare():
             return None
         field = self.order[0][0]
         probe = "SELECT 1 FROM metrics WHERE name = ? AND split = ? LIMIT 1"
@@ -327,6 +327,19 @@ class Query:
             return None
         edge = self._rows(f"SELECT value FROM ({first}) LIMIT 1 OFFSET ?", [*chosen, window, window - 1])
         return None if edge and edge[0][0] == found[-1][1] else [number for number, _ in found]
+
+    def _are_rare(self) -> bool:
+        """Whether an index says at once that a condition holds for few networks."""
+        seen: list[bool] = []
+
+        def note(statement: str, values: list[Any]) -> bool:
+            seen.append(self._is_rare(statement, values))
+            return seen[-1]
+
+        for part in _parts(self.condition):
+            if not isinstance(part, (tree.Or, tree.Not)):
+                condition(part, note)
+        return any(seen)
 
     def _is_rare(self, statement: str, values: list[Any]) -> bool:
         count = f"SELECT count(*) FROM ({statement} LIMIT ?)"

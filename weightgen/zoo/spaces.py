@@ -34,7 +34,7 @@ def write_vectors(
     if not numbers:
         return
     dimension = len(vectors[0])
-    connection.execute("INSERT OR IGNORE INTO spaces VALUES (?, ?)", (space, dimension))
+    connection.execute("INSERT OR IGNORE INTO spaces VALUES (?, ?, ?)", (space, dimension, min(numbers)))
     path = _path(folder, space)
     path.parent.mkdir(exist_ok=True)
     path.touch()
