@@ -102,7 +102,7 @@ def _model(library: str, name: str) -> Any:
             from transformers import PreTrainedModel as base
         else:
             import diffusers as module
-            from diffusers import ModelMixin as base
+            from diffusers.models.modeling_utils import ModelMixin as base
     except ImportError as error:
         raise ArchitectureError(
             f"{library} is not installed", where=name, remedy=f"install it: pip install {library}"

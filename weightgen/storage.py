@@ -215,7 +215,7 @@ def read_header(path: Path | str) -> tuple[dict[str, Any], dict[str, str]]:
             "not a file of weightgen",
             where=path,
             got="a safetensors file without our header",
-            remedy="wrap its tensors with Checkpoint(architecture, tensors).save(path)",
+            remedy="read it into a zoo: weightgen zoo ingest FILE --zoo FOLDER; or wrap its tensors in a Checkpoint",
         )
     try:
         sealed = json.loads(metadata[METADATA_KEY])

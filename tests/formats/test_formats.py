@@ -134,8 +134,10 @@ def test_what_is_no_network_is_passed_over_with_its_reason(tmp_path):
     assert reasons["model-one.safetensors"] == "a shard of another file"
     assert reasons["empty.pt"] == "empty" and reasons[".hidden"] == "hidden"
     assert reasons["dangling"] == "neither a file nor a folder"
-    for name in ("evaluations.npz", "config.yml", "README.md", "history.json"):
+    for name in ("README.md", "history.json"):
         assert reasons[name] == "of no format that is read"
+    for name in ("evaluations.npz", "config.yml"):
+        assert reasons[name] == "what is known of the networks beside it"
 
 
 def test_a_path_that_is_not_there_or_not_read_is_named(tmp_path):

@@ -126,7 +126,7 @@ def _absent(architecture: Architecture, shapes: Shapes, missing: list[str]) -> d
     for name, parameter in module.named_parameters(remove_duplicate=False):
         owners.setdefault(id(parameter), []).append(name)
     tied = {name: next((one for one in names if one in shapes), "") for names in owners.values() for name in names}
-    found = {name: counters.get(name, tied.get(name)) for name in missing}
+    found = {name: counters.get(name) or tied.get(name, "") for name in missing}
     return None if any(not found[name] for name in missing if name not in counters) else found
 
 
