@@ -213,6 +213,11 @@ def ingest_big(folder: Path, megabytes: int) -> dict:
     }  # fmt: skip
 
 
+def load() -> float:
+    """How many processes wanted a processor in the last minute."""
+    return round(os.getloadavg()[0], 1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=1_000_000)
@@ -220,32 +225,29 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=1000)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--ask", type=Path)
-    parser.add_argument("--questions-only", action="store_true", help="keep the figures of ingest that are there")
+    parser.add_argument("--only", choices=("questions", "ingest"), help="keep the other figures that are there")
     arguments = parser.parse_args()
     if arguments.ask:
         print(json.dumps(ask(arguments.ask)))
         return
+    result: dict = json.loads(RESULT.read_text()) if arguments.only else {}
+    result["command"] = (
+        f"scripts/benchmarks/zoo_scale --rows {arguments.rows} --networks {arguments.networks}"
+        f" --megabytes {arguments.megabytes}"
+    )
+    result["cores"] = os.cpu_count()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
-        made = make_catalogue(folder / "million", arguments.rows)
-        command = [sys.executable, __file__, "--ask", str(folder / "million")]
-        asked = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        result = {
-            "command": f"scripts/benchmarks/zoo_scale --rows {arguments.rows} --networks {arguments.networks}"
-            f" --megabytes {arguments.megabytes}",
-            "cores": os.cpu_count(),
-            "load_before": round(os.getloadavg()[0], 1),
-            "rows": arguments.rows,
-            "catalogue": made,
-            "milliseconds": asked,
-        }
-        if arguments.questions_only:
-            before = json.loads(RESULT.read_text())
-            result.update({name: before[name] for name in ("ingest_small", "ingest_big")})
-        else:
-            load = {"load_before": round(os.getloadavg()[0], 1)}
-            result["ingest_small"] = {**load, **ingest_small(folder, arguments.networks)}
-            result["ingest_big"] = {**load, **ingest_big(folder, arguments.megabytes)}
+        if arguments.only != "ingest":
+            result.update(
+                rows=arguments.rows, load_before=load(), catalogue=make_catalogue(folder / "million", arguments.rows)
+            )
+            command = [sys.executable, __file__, "--ask", str(folder / "million")]
+            asked = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            result["milliseconds"] = json.loads(asked)
+        if arguments.only != "questions":
+            result["ingest_small"] = {"load_before": load(), **ingest_small(folder, arguments.networks)}
+            result["ingest_big"] = {"load_before": load(), **ingest_big(folder, arguments.megabytes)}
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 
