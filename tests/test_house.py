@@ -30,7 +30,7 @@ ORDER = [
     *("training", "checkpoint"),
     *("tasks", "architecture"),
     *("structure", "instructions", "fields"),
-    *("kernels", "networks", "shelf", "artefact", "storage", "registry", "errors"),
+    *("kernels", "networks", "libraries", "shelf", "artefact", "storage", "registry", "errors"),
 ]
 """A module imports its own package and what stands further down; within a layer, what stands to its right."""
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from weightgen.generation import generate
     from weightgen.tasks import evaluate, get_task
     from weightgen.tokenizers import WeightTokenizer
-    from weightgen.zoo import Zoo
+    from weightgen.zoo import F, Zoo
 
 __version__ = "0.1.0"
 
@@ -17,6 +17,7 @@ __all__ = [
     "Architecture",
     "Card",
     "Checkpoint",
+    "F",
     "WeightTokenizer",
     "Zoo",
     "__version__",
@@ -29,6 +30,7 @@ _HOMES = {
     "Architecture": "weightgen.architecture",
     "Card": "weightgen.checkpoint",
     "Checkpoint": "weightgen.checkpoint",
+    "F": "weightgen.zoo",
     "WeightTokenizer": "weightgen.tokenizers",
     "Zoo": "weightgen.zoo",
     "evaluate": "weightgen.tasks",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from weightgen import libraries
 from weightgen.errors import ArchitectureError
 from weightgen.registry import Registry, unknown_name
 
@@ -136,8 +137,11 @@ class Architecture:
                     remedy="leave it out; weights come from a checkpoint",
                 )
             return cls(family, tuple(sorted(options.items())))
+        if family.startswith(libraries.FAMILIES):
+            libraries.check(options)
+            return cls(family, tuple(sorted(options.items())))
         if family not in families:
-            raise unknown_name("architecture family", family, [*families, "timm/resnet18"])
+            raise unknown_name("architecture family", family, [*families, "timm/resnet18", "transformers/BertModel"])
         defaults = families[family].defaults
         kept = {}
         for name, value in sorted(options.items()):
@@ -171,7 +175,7 @@ class Architecture:
         options: dict[str, Value] = {}
         for part in filter(None, query.split("&")):
             name, equals, text = part.partition("=")
-            if not equals or not re.fullmatch(r"\w+", name) or name in options:
+            if not equals or not re.fullmatch(r"[\w.]+", name) or name in options:
                 raise ArchitectureError(
                     "cannot read the architecture",
                     where=f"'{recipe}'",
@@ -215,6 +219,8 @@ class Architecture:
                 if not timm.is_model(name):
                     raise unknown_name("timm model", name, timm.list_models())
                 return timm.create_model(name, pretrained=False, **dict(self.options))
+            if self.family.startswith(libraries.FAMILIES):
+                return libraries.build(self.family, dict(self.options))
             family = families[self.family]
             return family.build(**{**family.defaults, **dict(self.options)})
         except (TypeError, ValueError, RuntimeError, KeyError) as error:

@@ -145,6 +145,8 @@ def stream_tensors(
             file.write(_content(tensor))
             look(name, tensor)
             digests[name] = hashed.result()
+            # Before the next is read, so that one is in memory at a time.
+            del tensor, hashed
         prefix, header = seal(digests)
         file.seek(0)
         file.write(beginning(prefix, header, digests))
@@ -213,7 +215,7 @@ def read_header(path: Path | str) -> tuple[dict[str, Any], dict[str, str]]:
             "not a file of weightgen",
             where=path,
             got="a safetensors file without our header",
-            remedy="wrap its tensors with Checkpoint(architecture, tensors).save(path)",
+            remedy="read it into a zoo: weightgen zoo ingest FILE --zoo FOLDER; or wrap its tensors in a Checkpoint",
         )
     try:
         sealed = json.loads(metadata[METADATA_KEY])

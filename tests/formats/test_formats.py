@@ -4,7 +4,9 @@ import pytest
 import torch
 from format_examples import EXAMPLES, tensors
 
-from weightgen.errors import CorruptFileError, MissingDataError, UnknownNameError
+from weightgen.architecture import Architecture
+from weightgen.checkpoint import Checkpoint
+from weightgen.errors import CorruptFileError, MissingDataError, UnknownNameError, WeightgenError
 from weightgen.formats import discover, format_of, formats, read
 
 FORMAT_OF = {"own": "safetensors", "legacy": "torch", "packed": "npz"}
@@ -86,6 +88,11 @@ def test_architectures_that_are_known_are_built(tmp_path):
         ("nnet", "weightgen/mlp?classes=1&hidden=3&input=2,1,1"),
         ("estool", "weightgen/mlp?activation=tanh&classes=4&hidden=40,40&input=24,1,1"),
         ("timm", "timm/test_resnet?num_classes=5"),
+        (
+            "huggingface",
+            "transformers/BertModel?hidden_size=8&intermediate_size=8&max_position_embeddings=8"
+            "&num_attention_heads=2&num_hidden_layers=1&vocab_size=20",
+        ),
     ):
         checkpoint = read(EXAMPLES[name](tmp_path))[0].checkpoint
         assert str(checkpoint.architecture) == recipe
@@ -127,8 +134,10 @@ def test_what_is_no_network_is_passed_over_with_its_reason(tmp_path):
     assert reasons["model-one.safetensors"] == "a shard of another file"
     assert reasons["empty.pt"] == "empty" and reasons[".hidden"] == "hidden"
     assert reasons["dangling"] == "neither a file nor a folder"
-    for name in ("evaluations.npz", "config.yml", "README.md", "history.json"):
+    for name in ("README.md", "history.json"):
         assert reasons[name] == "of no format that is read"
+    for name in ("evaluations.npz", "config.yml"):
+        assert reasons[name] == "what is known of the networks beside it"
 
 
 def test_a_path_that_is_not_there_or_not_read_is_named(tmp_path):
@@ -149,3 +158,72 @@ def test_names_that_are_not_utf8(tmp_path):
     os.rename(path, os.fsencode(tmp_path) + b"/\xff.safetensors")
     (source,) = discover(tmp_path)
     assert source.format == "safetensors" and source.name == "?"
+
+
+def test_models_of_transformers_are_known(tmp_path):
+    from transformers import CLIPConfig, CLIPModel, GPT2Config, GPT2LMHeadModel
+
+    text = {
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 8,
+        "vocab_size": 20,
+    }
+    vision = {
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 8,
+        "image_size": 8,
+    }
+    models = {
+        # The output layer of GPT-2 is tied to its embedding, and only one of the two is in the file.
+        "gpt2": GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=20, n_positions=8)),
+        "clip": CLIPModel(CLIPConfig(text_config=text, vision_config={**vision, "patch_size": 4}, projection_dim=4)),
+    }
+    for name, model in models.items():
+        model.save_pretrained(tmp_path / name)
+        checkpoint = read(tmp_path / name)[0].checkpoint
+        assert checkpoint.architecture.family == f"transformers/{type(model).__name__}"
+        assert checkpoint.architecture == Architecture.parse(str(checkpoint.architecture))
+        built = checkpoint.build()
+        assert all(torch.equal(one, built.state_dict()[each]) for each, one in model.state_dict().items())
+        checkpoint.save(tmp_path / f"{name}.safetensors")
+        assert Checkpoint.load(tmp_path / f"{name}.safetensors").id == checkpoint.id
+
+
+def test_pipelines_of_diffusers_are_folders_of_models(tmp_path):
+    diffusers = pytest.importorskip(
+        "diffusers", reason="diffusers is not installed: pip install 'weightgen[diffusion]'"
+    )
+    unet = diffusers.UNet2DModel(
+        sample_size=8, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+    diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler()).save_pretrained(tmp_path / "pipeline")
+    (source,) = [one for one in discover(tmp_path / "pipeline") if one.format]
+    assert (source.format, source.name) == ("huggingface", "unet")
+    checkpoint = read(source.path)[0].checkpoint
+    assert checkpoint.architecture.family == "diffusers/UNet2DModel"
+    assert checkpoint.card.hyperparameters["pipeline"] == "DDPMPipeline"
+    state = Architecture.parse(str(checkpoint.architecture)).build().state_dict()
+    assert {name: tuple(one.shape) for name, one in state.items()} == {
+        name: shape for name, (_, shape) in checkpoint.shapes.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("recipe", "text"),
+    [
+        ("transformers/BertModle", "BertModel"),
+        ("transformers/os", "unknown transformers model"),
+        ("transformers/BertModel?_name_or_path=x", "no files or downloads"),
+        ("transformers/BertModel?num_hidden_layers=100000", "beyond all bounds"),
+        ("transformers/BertModel?hidden_size=-3", "cannot build"),
+        ("transformers/TimmWrapperModel", "fetches another one"),
+    ],
+)
+def test_recipes_of_libraries_that_are_refused(recipe, text):
+    with pytest.raises(WeightgenError, match=text):
+        Architecture.parse(recipe).build()

@@ -92,11 +92,13 @@ def names(query) -> list[str]:
         ("format = 'weightgen' and parameters = 53 and lr = 0.2", ["2"]),
     ],
 )
-def test_what_holds(zoo, expression, found):
+def test_what_holds(zoo, expression, found, monkeypatch):
     query = zoo.query(expression)
     assert names(query) == found
     assert query.count() == len(found)
     assert names(zoo.query(f"not not ({expression})")) == found
+    monkeypatch.setattr(result, "RARE", 0)
+    assert names(query) == found, "whether lists are made or not"
 
 
 @pytest.mark.parametrize(
@@ -184,7 +186,8 @@ def test_a_page_moves_not_when_networks_are_added(tmp_path):
     "expression", ["lr > 0", "metrics.accuracy > 0.3 and tag = 'x'", "metrics.accuracy between 0.1 and 0.6"]
 )
 def test_the_first_few_by_a_metric_are_found_by_its_index(zoo, expression, monkeypatch):
-    monkeypatch.setattr(result, "WINDOW", 6)
+    monkeypatch.setattr(result, "WINDOWS", (2, 6))
+    monkeypatch.setattr(result, "RARE", 0)
     for test_split in (True, False):
         query = zoo.query(expression if test_split else f"({expression}) and name != 'net-5'")
         for key in ("metrics.accuracy", "-metrics.accuracy"):
@@ -194,7 +197,8 @@ def test_the_first_few_by_a_metric_are_found_by_its_index(zoo, expression, monke
 
 
 def test_the_first_figure_of_several_data_sets_counts_in_the_index_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(result, "WINDOW", 9)
+    monkeypatch.setattr(result, "WINDOWS", (9,))
+    monkeypatch.setattr(result, "RARE", 0)
     zoo = Zoo.create(tmp_path / "zoo")
     for seed in range(6):
         figures = (Metric("accuracy", seed / 10, "test", "one"), Metric("accuracy", 1 - seed / 10, "test", "two"))
@@ -254,7 +258,11 @@ def test_the_least_distances_are_exact(number, k, seed):
 @pytest.mark.parametrize("expression", ["lr > 0.15", "tag = 'x'", "", "name = 'nobody'", "has tensor 'extra'"])
 def test_neighbours_are_the_same_whether_the_filter_or_the_distance_comes_first(zoo, expression, monkeypatch):
     filtered = zoo.query(expression).nearest("net-6", 3)
-    monkeypatch.setattr(neighbours, "FEW", 0)
+    for rare in (0, 10_000):
+        monkeypatch.setattr(result, "RARE", rare)
+        assert zoo.query(expression).nearest("net-6", 3) == filtered
+    monkeypatch.setattr(result, "RARE", 0)
+    monkeypatch.setattr(neighbours, "WIDER", ())
     assert zoo.query(expression).nearest("net-6", 3) == filtered
 
 

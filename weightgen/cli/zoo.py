@@ -254,8 +254,18 @@ def facets(*fields: str, where: str = "", zoo: str = DEFAULT, limit: int = 20, j
 
 
 @app.command
-def lineage(id: str, *, zoo: str = DEFAULT, out: Path | None = None, json: bool = False) -> None:
-    """Show what a network was made from and what was made from it, as a tree.
+def lineage(
+    id: str = "",
+    *,
+    zoo: str = DEFAULT,
+    infer: bool = False,
+    where: str = "",
+    save: bool = False,
+    inferred: bool = False,
+    out: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Show what a network was made from and what was made from it, as a tree; or guess it from weights.
 
     Example: weightgen zoo lineage digits-mlp-32-32-s1017
 
@@ -265,6 +275,14 @@ def lineage(id: str, *, zoo: str = DEFAULT, out: Path | None = None, json: bool 
         Its id, its name, or the beginning of its id.
     zoo
         A name on the shelf or a folder.
+    infer
+        List the edges that weights suggest, of the whole zoo, each with a confidence.
+    where
+        With --infer: what must hold for the networks that are compared.
+    save
+        With --infer: keep the guesses in the catalogue, apart from what was declared.
+    inferred
+        Show kept guesses too.
     out
         Write the graph in Graphviz's language to this file; .png draws it with the program dot.
     json
@@ -273,13 +291,24 @@ def lineage(id: str, *, zoo: str = DEFAULT, out: Path | None = None, json: bool 
     from weightgen.zoo import Zoo
     from weightgen.zoo.drawing import draw
 
-    found = Zoo.open(zoo).lineage(id)
+    opened = Zoo.open(zoo)
+    if infer:
+        return _print_guesses(opened, opened.infer_lineage(where, save), json)
+    found = opened.lineage(id, inferred)
     if out is not None:
         print(draw(found, out))
     elif json:
         print_json({"id": found.id, "names": found.names, "edges": [vars(edge) for edge in found.edges]})
     else:
         print("\n".join(found.lines()))
+
+
+def _print_guesses(zoo, edges: list, json: bool) -> None:
+    if json:
+        return print_json([vars(edge) for edge in edges])
+    names = {row.id: row.name for row in zoo}
+    rows = [[f"{edge.confidence:.2f}", names[edge.parent], names[edge.child]] for edge in edges]
+    table(f"{len(edges)} edges that weights suggest", ["confidence", "parent", "child"], rows)
 
 
 for _name, _place in {

@@ -17,6 +17,10 @@ SUFFIXES = (
 """Endings that say how a network is stored and nothing about it."""
 
 
+BESIDE = ("config.yml", "config.yaml", "hparams.yaml", "evaluations.npz")
+"""Files that readers look into beside a network."""
+
+
 @dataclass(frozen=True)
 class Source:
     """A file or folder that was looked at.
@@ -91,6 +95,8 @@ def _source(path: Path, root: Path) -> Source:
         found = format_of(path)
     except OSError as error:
         return Source(path, name, None, f"cannot be opened: {error.strerror}")
+    if found is None and path.name in BESIDE:
+        return Source(path, name, None, "what is known of the networks beside it")
     return Source(path, name, found, "" if found else "of no format that is read")
 
 

@@ -13,6 +13,7 @@ from weightgen.formats.settings import read_json
 from weightgen.formats.sharded import shards
 from weightgen.formats.tensors import Kinds, facts, made_with, network
 from weightgen.formats.torch_file import tensors_of
+from weightgen.libraries import recipe_options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,4 +73,10 @@ def read(path: Path) -> list[Network]:
 
 
 def _architecture(library: str, config: dict[str, Any]) -> Architecture | None:
-    return None
+    """The recipe of a config; None if the library has no such model, or it needs what no recipe may name."""
+    try:
+        family, options = recipe_options(library, config)
+        return Architecture.of(family, **options)
+    except Exception:
+        # The config of a model that this version does not know may fail in any way; its tensors are still read.
+        return None

@@ -47,14 +47,15 @@ def network(
         raise CorruptFileError("no tensors in it", where=where)
     prefix = next((each for each in WRAPPERS if all(name.startswith(each) for name in kinds)), "")
     named = {name.removeprefix(prefix): kind for name, kind in kinds.items()}
-    chosen, counters = _recipe({name: shape for name, (_, shape) in named.items()}, architecture)
-    named.update({name: ("int64", ()) for name in counters})
+    chosen, absent = _recipe({name: shape for name, (_, shape) in named.items()}, architecture)
+    named.update({name: named[source] if source else ("int64", ()) for name, source in absent.items()})
 
     def fetch(name: str, digest: str) -> "Tensor":
         import torch
 
-        if name in counters:
+        if name in absent and not absent[name]:
             return torch.zeros((), dtype=torch.int64)
+        name = absent.get(name) or name
         try:
             tensor = read(prefix + name)
         except WeightgenError:
@@ -95,22 +96,38 @@ def damaged(path: Path, what: str, title: str = "file") -> CorruptFileError:
     return CorruptFileError(f"the {title} is damaged: {what[:200]}", where=path, remedy="fetch or make it again")
 
 
-def _recipe(shapes: Shapes, architecture: Architecture | None) -> tuple[Architecture, set[str]]:
-    """The recipe that fits, and the counters of batch norms that old files lack and no result depends on."""
+def _recipe(shapes: Shapes, architecture: Architecture | None) -> tuple[Architecture, dict[str, str]]:
+    """The recipe that fits, and what a file need not hold: tied tensors → whose values they have, counters → ''."""
     for candidate in (architecture, _residual(shapes)):
         if candidate is None:
             continue
         try:
             expected = candidate.parameter_shapes()
+            absent = _absent(candidate, shapes, [name for name in expected if name not in shapes])
         except Exception:
             # A foreign recipe may fail in any way; the tensors are still worth keeping.
             continue
-        missing = {name for name in expected if name not in shapes}
-        if all(name.endswith("num_batches_tracked") and expected[name] == () for name in missing) and all(
-            expected.get(name) == shape for name, shape in shapes.items()
-        ):
-            return candidate, missing
-    return Architecture.unknown(shapes), set()
+        if absent is not None and all(expected.get(name) == shape for name, shape in shapes.items()):
+            return candidate, absent
+    return Architecture.unknown(shapes), {}
+
+
+def _absent(architecture: Architecture, shapes: Shapes, missing: list[str]) -> dict[str, str] | None:
+    """What stands for each missing tensor; None if nothing does for one of them."""
+    counters = {name: "" for name in missing if name.endswith("num_batches_tracked")}
+    if len(counters) == len(missing):
+        # Old files lack the counters of batch norms, and no result depends on them.
+        return counters
+    import torch
+
+    with torch.device("meta"):
+        module = architecture.build()
+    owners: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(parameter), []).append(name)
+    tied = {name: next((one for one in names if one in shapes), "") for names in owners.values() for name in names}
+    found = {name: counters.get(name) or tied.get(name, "") for name in missing}
+    return None if any(not found[name] for name in missing if name not in counters) else found
 
 
 def _residual(shapes: Shapes) -> Architecture | None:

@@ -57,6 +57,6 @@ def download(name: str) -> Checkpoint:
             got=f"{type(error).__name__}",
             remedy="fetch its folder on a machine with a network and give the folder",
         ) from error
-    settings = facts({"pretrained": name, **{key: value for key, value in module.pretrained_cfg.items()}})
+    settings = facts({"pretrained": name, **vars(module).get("pretrained_cfg", {})})
     card = Card(origin="ingested", hyperparameters=settings, made_with={"format": "timm", "model": name})
     return Checkpoint(Architecture.of(f"timm/{base}"), module.state_dict(), card)

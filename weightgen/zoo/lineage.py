@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from weightgen.zoo.zoo import Zoo
 
 
+INFERRED = "inferred"
+"""The source of edges that were guessed from weights."""
+
+
 @dataclass(frozen=True)
 class Edge:
     """A child was made from a parent.
@@ -41,8 +45,8 @@ class Lineage:
     edges: tuple[Edge, ...]
 
     @classmethod
-    def of(cls, zoo: "Zoo", row: "Row") -> "Lineage":
-        """The lineage of a row."""
+    def of(cls, zoo: "Zoo", row: "Row", inferred: bool = False) -> "Lineage":
+        """The lineage of a row, as it was declared; with the edges that were guessed if `inferred` is set."""
         names = {row.id: row.name}
         edges: dict[tuple[str, str, str], Edge] = {}
         for near, far in (("child", "parent"), ("parent", "child")):
@@ -52,7 +56,8 @@ class Lineage:
                 # A parent may be recorded by its name.
                 wanted = list(frontier) + ([names[one] for one in frontier if one in names] if near == "parent" else [])
                 statement = f"SELECT child, parent, confidence, source FROM lineage WHERE {near} IN ({{values}})"
-                found = [Edge(*one) for one in zoo.catalogue.rows_in(statement, wanted)]
+                all_found = (Edge(*one) for one in zoo.catalogue.rows_in(statement, wanted))
+                found = [edge for edge in all_found if inferred or edge.source != INFERRED]
                 known = _known(zoo, [getattr(edge, far) for edge in found])
                 names.update(known.values())
                 frontier = set()

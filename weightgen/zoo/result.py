@@ -71,7 +71,7 @@ class Query:
     def count(self) -> int:
         """How many there are."""
         self._check_fields()
-        where, values = condition(self.condition)
+        where, values = condition(self.condition, self._is_rare)
         (number,) = self._rows(f"SELECT count(*) FROM models WHERE {where}", values)[0]
         return number if self.maximum is None else min(number, max(self.maximum, 0))
 
@@ -100,7 +100,7 @@ class Query:
         self._check_fields()
         keys, bound = self._keys()
         behind, marked = self._behind(after)
-        where, values = condition(self.condition)
+        where, values = condition(self.condition, self._is_rare)
         columns = ", ".join(["number", *(key for key, _ in keys), "models.id"])
         statement = f"SELECT {columns} FROM models WHERE ({where}) AND {behind} ORDER BY {self._ordering()} LIMIT ?"
         found = self._rows(statement, [*bound, *values, *marked, *bound, size + 1])
@@ -115,7 +115,7 @@ class Query:
         """
         fields = [tree.field_of(name) for name in names]
         self._check_fields([*tree.fields(self.condition), *fields])
-        where, values = condition(self.condition)
+        where, values = condition(self.condition, self._is_rare)
         found = {}
         for name, field in zip(names, fields, strict=True):
             table, key, bound = "models", *expression(field)
@@ -169,7 +169,7 @@ class Query:
             raise QueryError("ratios are three numbers that sum to 1", got=list(ratios))
         self._check_fields([tree.field_of(by)])
         key, bound = expression(tree.field_of(by))
-        where, values = condition(self.condition)
+        where, values = condition(self.condition, self._is_rare)
         rows = self._rows(f"SELECT id, {key} FROM models WHERE {where} ORDER BY id", [*bound, *values])
         edges = self.zoo.catalogue.rows("SELECT child, parent FROM lineage WHERE source != 'inferred'")
         parts = split_ids(rows, edges, ratios, seed)
@@ -246,11 +246,12 @@ class Query:
         searched = next((part for part in _parts(self.condition) if isinstance(part, tree.Matches)), None)
         if searched and not self.order:
             # Words are found in the order of networks: the first few are there before the last is sought.
-            where, values = condition(tree.And(tuple(part for part in _parts(self.condition) if part is not searched)))
+            rest = tuple(part for part in _parts(self.condition) if part is not searched)
+            where, values = condition(tree.And(rest), self._is_rare)
             start = "SELECT number FROM texts CROSS JOIN models ON models.number = texts.rowid"
             statement = f"{start} WHERE texts MATCH ? AND ({where}) ORDER BY texts.rowid LIMIT ?"
             return statement, [words(searched.words), *values, limit]
-        where, values = condition(self.condition)
+        where, values = condition(self.condition, self._is_rare)
         return f"SELECT number FROM models WHERE {where} ORDER BY {self._ordering()} LIMIT ?", [*values, *bound, limit]
 
     def _keys(self) -> tuple[list[tuple[str, bool]], list[Any]]:
@@ -292,36 +293,57 @@ class Query:
     def _by_metric(self) -> list[int] | None:
         """The numbers when a few are wanted in the order of a metric: the beginning of its index is looked through.
 
-        None if the few are not among the first `WINDOW` figures, or what lies behind those might come between.
+        None if the few are not there, or what lies behind the beginning might come between.
         """
-        if self.maximum is None or len(self.order) != 1 or self.order[0][0].group != "metrics":
+        if self.maximum is None or len(self.order) != 1 or self.order[0][0].group != "metrics" or self._are_rare():
             return None
-        (field, descending), maximum = self.order[0], max(self.maximum, 0)
+        field = self.order[0][0]
         probe = "SELECT 1 FROM metrics WHERE name = ? AND split = ? LIMIT 1"
         splits = [split for split in splits_of(field) if self._rows(probe, [field.name, split])]
         if len(splits) != 1:
             return None
-        direction = "DESC" if descending else "ASC"
+        found = (self._in_window(field, splits[0], max(self.maximum, 0), window) for window in WINDOWS)
+        return next((numbers for numbers in found if numbers is not None), None)
+
+    def _in_window(self, field: tree.Field, split: str, maximum: int, window: int) -> list[int] | None:
+        direction = "DESC" if self.order[0][1] else "ASC"
         bounds = [bound for part in _parts(self.condition) if (bound := value_test(part, field))]
         inside = " AND ".join(["name = ?", "split = ?", *(f"value {text}" for text, _ in bounds)])
-        chosen = [field.name, *splits, *(value for _, values in bounds for value in values)]
-        window = f"SELECT model, position, value FROM metrics WHERE {inside} ORDER BY value {direction} LIMIT ?"
+        chosen = [field.name, split, *(value for _, values in bounds for value in values)]
+        first = f"SELECT model, position, value FROM metrics WHERE {inside} ORDER BY value {direction} LIMIT ?"
         # Of several figures of one network the first of its card counts.
-        first = (
+        alone = (
             "NOT EXISTS (SELECT 1 FROM metrics AS other WHERE other.model = figure.model AND other.name = ?"
             " AND other.split = ? AND other.position < figure.position)"
         )
-        where, values = condition(self.condition, positive=False)
+        where, values = condition(self.condition, lambda statement, values: False)
         statement = (
-            f"SELECT number, figure.value FROM ({window}) AS figure CROSS JOIN models ON models.number = figure.model"
-            f" WHERE {first} AND ({where}) ORDER BY figure.value {direction}, models.id LIMIT ?"
+            f"SELECT number, figure.value FROM ({first}) AS figure CROSS JOIN models ON models.number = figure.model"
+            f" WHERE {alone} AND ({where}) ORDER BY figure.value {direction}, models.id LIMIT ?"
         )
-        found = self._rows(statement, [*chosen, WINDOW, field.name, *splits, *values, maximum])
+        found = self._rows(statement, [*chosen, window, field.name, split, *values, maximum])
         # Fewer than wanted: those without the figure come behind them.
         if len(found) < maximum or not found:
             return None
-        edge = self._rows(f"SELECT value FROM ({window}) LIMIT 1 OFFSET ?", [*chosen, WINDOW, WINDOW - 1])
+        edge = self._rows(f"SELECT value FROM ({first}) LIMIT 1 OFFSET ?", [*chosen, window, window - 1])
         return None if edge and edge[0][0] == found[-1][1] else [number for number, _ in found]
+
+    def _are_rare(self) -> bool:
+        """Whether an index says at once that a condition holds for few networks."""
+        seen: list[bool] = []
+
+        def note(statement: str, values: list[Any]) -> bool:
+            seen.append(self._is_rare(statement, values))
+            return seen[-1]
+
+        for part in _parts(self.condition):
+            if not isinstance(part, (tree.Or, tree.Not)):
+                condition(part, note)
+        return any(seen)
+
+    def _is_rare(self, statement: str, values: list[Any]) -> bool:
+        count = f"SELECT count(*) FROM ({statement} LIMIT ?)"
+        return self.zoo.catalogue.rows(count, [*values, RARE])[0][0] < RARE
 
     def _rows(self, statement: str, values: Sequence[Any]) -> list[tuple]:
         if tree.uses_words(self.condition):
@@ -347,8 +369,11 @@ class Query:
                 raise tree.unknown_field(str(field), self.source or str(field), field.position, [*names, *bare])
 
 
-WINDOW = 5000
-"""Figures at the beginning of an index that are looked through for the few that are wanted."""
+WINDOWS = (200, 5000)
+"""Figures at the beginning of an index that are looked through for the few that are wanted, few and then many."""
+
+RARE = 5000
+"""Rows of which a list is made in less time than a few networks are found among all."""
 
 
 def _parts(node: tree.Node) -> Iterator[tree.Node]:

@@ -81,12 +81,12 @@ CREATE INDEX lineage_by_parent ON lineage (parent);
 
 _NEW_TABLES = {
     "sources": "path TEXT PRIMARY KEY, bytes INTEGER NOT NULL, modified INTEGER NOT NULL, networks INTEGER NOT NULL",
-    "spaces": "name TEXT PRIMARY KEY, dimension INTEGER NOT NULL",
+    "spaces": "name TEXT PRIMARY KEY, dimension INTEGER NOT NULL, first INTEGER NOT NULL",
     "embedded": "model INTEGER NOT NULL, space TEXT NOT NULL, PRIMARY KEY (space, model)",
     "snapshots": "name TEXT PRIMARY KEY, digest TEXT NOT NULL, expression TEXT NOT NULL, networks INTEGER NOT NULL",
     "frozen": "snapshot TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (snapshot, id)",
 }
-"""What ingest has read, the embedding spaces and who is in them, and frozen queries."""
+"""What ingest has read; the embedding spaces, the first number that has a place, and who has one; frozen queries."""
 
 _TEXTS = "USING fts5 (name, about, tokenize = \"unicode61 tokenchars '_'\")"
 """Words of names and cards; the row is the number of the model."""

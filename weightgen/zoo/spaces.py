@@ -4,9 +4,11 @@ Rows are written within the transaction that enters the network: what a killed p
 number yet and is written over.
 """
 
+import os
 import re
 import sqlite3
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy
@@ -32,7 +34,7 @@ def write_vectors(
     if not numbers:
         return
     dimension = len(vectors[0])
-    connection.execute("INSERT OR IGNORE INTO spaces VALUES (?, ?)", (space, dimension))
+    connection.execute("INSERT OR IGNORE INTO spaces VALUES (?, ?, ?)", (space, dimension, min(numbers)))
     path = _path(folder, space)
     path.parent.mkdir(exist_ok=True)
     path.touch()
@@ -71,10 +73,18 @@ def distances(matrix: numpy.ndarray, rows: numpy.ndarray | None, to: numpy.ndarr
     """
     number = len(matrix) if rows is None else len(rows)
     found = numpy.empty(number, numpy.float32)
-    for start in range(0, number, CHUNK):
-        part = matrix[start : start + CHUNK] if rows is None else matrix[rows[start : start + CHUNK]]
-        difference = part - to
-        numpy.einsum("nd,nd->n", difference, difference, out=found[start : start + CHUNK])
+
+    def compute(begin: int, end: int) -> None:
+        for start in range(begin, end, CHUNK):
+            stop = min(start + CHUNK, end)
+            difference = (matrix[start:stop] if rows is None else matrix[rows[start:stop]]) - to
+            numpy.einsum("nd,nd->n", difference, difference, out=found[start:stop])
+
+    # Memory is what it waits for, and two processors fetch more of it than one.
+    parts = min(4, os.cpu_count() or 1) if number > 100 * CHUNK else 1
+    bounds = [number * part // parts for part in range(parts + 1)]
+    with ThreadPoolExecutor(parts) as pool:
+        list(pool.map(compute, bounds[:-1], bounds[1:]))
     return found
 
 

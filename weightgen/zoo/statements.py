@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 from weightgen.zoo.tree import (
@@ -30,10 +31,11 @@ _COMPUTED = {
     "non_finite": "(SELECT sum(non_finite) FROM tensors WHERE model = models.number)",
 }
 
-_SETS = {
-    "tag": ("models.number", "SELECT model FROM tags", "tag"),
-    "parent": ("models.id", "SELECT child FROM lineage", "parent"),
-}
+_DECLARED = "(SELECT * FROM lineage WHERE source != 'inferred')"
+"""What was guessed from weights is never mixed with what was declared."""
+
+_SETS = {"tag": ("models.number", "model", "tags"), "parent": ("models.id", "child", _DECLARED)}
+"""Of each set the key of a network, the column that holds it, and the table."""
 
 
 def splits_of(field: Field) -> tuple[str, ...]:
@@ -41,20 +43,25 @@ def splits_of(field: Field) -> tuple[str, ...]:
     return ("test", "unstated") if field.split == "test" else (field.split,)
 
 
-def condition(node: Node, positive: bool = True) -> SQL:
+IsRare = Callable[[str, list[Any]], bool]
+"""Whether a SELECT has few rows, so that a list of them is worth making."""
+
+
+def condition(node: Node, rare: IsRare = lambda statement, values: True, positive: bool = True) -> SQL:
     """A tree as an SQL condition.
 
     Args:
-        positive: not below a `not`; an index may then choose the networks for which a part can hold at all.
+        rare: says of a SELECT by an index whether it has few rows; those are then looked at instead of all networks.
+        positive: not below a `not`, where a part that is implied may be added.
     """
     if isinstance(node, (And, Or)):
         if not node.parts:
             return "1", []
-        parts = [condition(part, positive) for part in node.parts]
+        parts = [condition(part, rare, positive) for part in node.parts]
         word = " AND " if isinstance(node, And) else " OR "
         return word.join(f"({text})" for text, _ in parts), [value for _, values in parts for value in values]
     if isinstance(node, Not):
-        part, values = condition(node.part, False)
+        part, values = condition(node.part, rare, False)
         return f"NOT ({part})", values
     if isinstance(node, HasTensor):
         return _tensor(node)
@@ -65,16 +72,19 @@ def condition(node: Node, positive: bool = True) -> SQL:
     if isinstance(node, In) and len({isinstance(value, str) for value in node.values}) == 2:
         texts = tuple(value for value in node.values if isinstance(value, str))
         numbers = tuple(value for value in node.values if not isinstance(value, str))
-        return condition(Or((In(node.field, texts), In(node.field, numbers))), positive)
-    return _compared(node, positive)
+        return condition(Or((In(node.field, texts), In(node.field, numbers))), rare, positive)
+    return _compared(node, rare, positive)
 
 
-def _compared(node: Comparison | In | Between | Like | Known, positive: bool) -> SQL:
+def _compared(node: Comparison | In | Between | Like | Known, rare: IsRare, positive: bool) -> SQL:
     test, bound = _test(node)
     like = bound[0] if bound else None
     if node.field.group == "set":
-        key, among, column = _SETS[node.field.name]
-        return f"{key} IN ({among} WHERE {column} {test})", bound
+        key, member, table = _SETS[node.field.name]
+        among = f"SELECT {member} FROM {table} WHERE {node.field.name} {test}"
+        if rare(among, bound):
+            return f"{key} IN ({among})", bound
+        return f"EXISTS ({among} AND {member} = {key})", bound
     left, values = expression(node.field, like)
     if not positive or node.field.group in ("", "set") or isinstance(node, Known):
         return f"{left} {test}", [*values, *bound]
@@ -84,8 +94,10 @@ def _compared(node: Comparison | In | Between | Like | Known, positive: bool) ->
     if table == "metrics":
         splits = splits_of(node.field)
         where, chosen = f"name = ? AND split IN ({', '.join('?' * len(splits))})", [node.field.name, *splits]
-    among = f"models.number IN (SELECT model FROM {table} WHERE {where} AND value {test})"
-    return f"{among} AND {left} {test}", [*chosen, *bound, *values, *bound]
+    among = f"SELECT model FROM {table} WHERE {where} AND value {test}"
+    if not rare(among, [*chosen, *bound]):
+        return f"{left} {test}", [*values, *bound]
+    return f"models.number IN ({among}) AND {left} {test}", [*chosen, *bound, *values, *bound]
 
 
 def _test(node: Comparison | In | Between | Like | Known) -> SQL:
@@ -130,8 +142,8 @@ def expression(field: Field, like: Value | None = None) -> SQL:
         kind = kinds.get(type(like), " AND typeof(value) IN ('integer', 'real')")
         return f"(SELECT value FROM hyperparameters WHERE model = models.number AND name = ?{kind})", [field.name]
     if field.group == "set":
-        table, key, own = {"tag": ("tags", "model", "number"), "parent": ("lineage", "child", "id")}[field.name]
-        return f"(SELECT min({field.name}) FROM {table} WHERE {key} = models.{own})", []
+        key, member, table = _SETS[field.name]
+        return f"(SELECT min({field.name}) FROM {table} WHERE {member} = {key})", []
     # The name is one of the columns that the tree allows, never text of the user.
     return _COMPUTED.get(field.name, f"models.{field.name}"), []
 

@@ -6,7 +6,7 @@ A query is text (`query.py` reads it) or made with `F`; `statements.py` turns ei
 import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from weightgen.checkpoint import SPLITS, UNSTATED
 from weightgen.errors import QueryError
@@ -21,7 +21,10 @@ METRIC_SPLITS = (*SPLITS, UNSTATED)
 Value = str | int | float
 
 
-def _combinable(cls: type) -> type:
+Kind = TypeVar("Kind")
+
+
+def _combinable(cls: type[Kind]) -> type[Kind]:
     """Lets nodes be joined by `&`, `|` and `~`."""
     cls.__and__ = lambda self, other: And((self, other))  # type: ignore[attr-defined]
     cls.__or__ = lambda self, other: Or((self, other))  # type: ignore[attr-defined]

@@ -16,7 +16,7 @@ from weightgen.storage import tensor_digest
 from weightgen.zoo import tree
 from weightgen.zoo.catalogue import Catalogue
 from weightgen.zoo.entering import BLOBS, insert
-from weightgen.zoo.lineage import Lineage
+from weightgen.zoo.lineage import Edge, Lineage
 from weightgen.zoo.packing import Packer, is_big
 from weightgen.zoo.query import parse
 from weightgen.zoo.result import Query
@@ -117,13 +117,19 @@ class Zoo:
         ids = [key for (key,) in self.catalogue.rows("SELECT id FROM frozen WHERE snapshot = ? ORDER BY id", (name,))]
         return self.query(tree.Among(tuple(ids)))
 
-    def lineage(self, name: str) -> Lineage:
-        """What a network was made from and what was made from it.
+    def lineage(self, name: str, inferred: bool = False) -> Lineage:
+        """What a network was made from and what was made from it, as declared; with guessed edges if `inferred` is set.
 
         Raises:
             UnknownNameError: if there is no such network.
         """
-        return Lineage.of(self, self.row(name))
+        return Lineage.of(self, self.row(name), inferred)
+
+    def infer_lineage(self, expression: str = "", save: bool = False) -> list[Edge]:
+        """Guesses from weights what is fine-tuned from what; see `inference.infer_lineage`."""
+        from weightgen.zoo.inference import infer_lineage
+
+        return infer_lineage(self, expression, save)
 
     def fields(self) -> list[str]:
         """All fields that a query of this zoo can name."""
