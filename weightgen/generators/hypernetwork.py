@@ -3,9 +3,9 @@
 After "Magnitude Invariant Parametrizations Improve Hypernetwork Learning", https://arxiv.org/abs/2304.07645.
 
 Notation: z is the condition in [0, 1]^D, E its encoding of constant norm (`conditions.py`), h the hypernetwork proper:
-a multilayer perceptron (the body) and a linear head (`heads.py`). The network runs with θ(z) = θ₀ + h(E(z)), where θ₀ are
-the network's own parameters, under their own names. In the plain form θ(z) = b + h(z) with b = 0 at first: its weights
-and what it learns from a step shrink with |z|.
+a multilayer perceptron (the body) and a linear head (`heads.py`). The network runs with θ(z) = θ₀ + h(E(z)), where θ₀
+are the network's own parameters, under their own names. In the plain form θ(z) = b + h(z) with b = 0 at first: its
+weights and what it learns from a step shrink with |z|.
 
 Here h begins at 0, not at kaiming size as in the reference code: θ(z) has then the network's own initial variance, or
 its pretrained values, at every z.
