@@ -16,16 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peer import Peer
 from rotated import ANGLES, LARGEST, Rotated, primary
 from torch import nn
 
-from weightgen.generators.hypernetwork import Hypernetwork, hypernetwork
+from weightgen.generators.hypernetwork import hypernetwork
 
 FOLDER = Path(__file__).resolve().parent / "results"
 EVERY = 25
 PLAIN, INPUT, OUTPUT, PUBLISHED, OURS = (
     "plain", "+ input encoding", "+ output encoding, published", "MIP, published", "weightgen"
 )  # fmt: skip
+HYPERLIGHT = "hyperlight 0.0.5, MIP"
 OURS_PLAIN_INPUT, KAIMING_BASE, KAIMING_HEAD = (
     "+ output encoding, weightgen", "MIP, θ₀ kaiming, h zero", "MIP, θ₀ own, h kaiming"
 )  # fmt: skip
@@ -38,14 +40,17 @@ FORMS: dict[str, dict[str, Any]] = {
     OURS_PLAIN_INPUT: {"input_encoding": False},
     KAIMING_BASE: {},
     KAIMING_HEAD: {},
+    HYPERLIGHT: {},
 }
 RATES = {"adam": 1e-3, "sgd": 1e-2}
 SWEEP = [10 ** (-4 + 3 * index / 19) for index in range(20)]
 
 
-def make(form: str, seed: int) -> Hypernetwork:
+def make(form: str, seed: int) -> Any:
     """A hypernetwork of a form; the two that separate the causes are made from the default."""
     torch.manual_seed(seed)
+    if form == HYPERLIGHT:
+        return Peer(primary())
     hyper = hypernetwork(primary(), 1, **FORMS[form])
     if form == KAIMING_HEAD:
         hyper.head.start_published()
@@ -59,7 +64,7 @@ def make(form: str, seed: int) -> Hypernetwork:
 
 
 @torch.no_grad()
-def accuracy(hyper: Hypernetwork, sets: list) -> float:
+def accuracy(hyper: Any, sets: list) -> float:
     """Mean over the measured angles."""
     right = [(hyper.forward_at(z, images).argmax(-1) == labels).float().mean().item() for z, images, labels in sets]
     return statistics.mean(right)
@@ -110,6 +115,7 @@ def parts(steps: int, short: int, seeds: int) -> dict[str, list[tuple]]:
     return {
         "table": [*table(main, "adam"), *table(main, "sgd")],
         "causes": table(causes, "adam"),
+        "peer": table((HYPERLIGHT,), "adam"),
         "others": [*table(others, "adam"), *table(others, "sgd")],
         "sweep": [
             (form, optimiser, rate, 0, short, False)
@@ -211,7 +217,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--sweep-steps", type=int, default=150)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--part", default="all", help="table, causes, others, sweep or all")
+    parser.add_argument("--part", default="all", help="table, causes, peer, others, sweep or all")
     parser.add_argument("--out", type=Path, default=FOLDER)
     parser.add_argument("--plot-only", action="store_true", help="draw the committed results again")
     options = parser.parse_args()
