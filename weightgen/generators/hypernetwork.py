@@ -7,8 +7,8 @@ a multilayer perceptron (the body) and a linear head (`heads.py`). The network r
 are the network's own parameters, under their own names. In the plain form θ(z) = b + h(z) with b = 0 at first: its
 weights and what it learns from a step shrink with |z|.
 
-Here h begins at 0, not at kaiming size as in the reference code: θ(z) has then the network's own initial variance, or
-its pretrained values, at every z.
+Here θ₀ begins as the network is and h at 0, where the reference code draws both anew at kaiming size: θ(z) has then the
+network's own initial variance, or its pretrained values, at every z. That θ₀ is not enlarged is what makes it faster.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ from weightgen.generators.targets import Selection, select
 
 @dataclass(frozen=True)
 class HypernetworkConfig:
-    """The form of a hypernetwork; the defaults are what was measured to be best (`scripts/benchmarks/hypernetwork`).
+    """The form of a hypernetwork; `scripts/benchmarks/hypernetwork` measures the forms against each other.
 
     Args:
         hidden: widths of the body; the last is the number of features that the head reads.
