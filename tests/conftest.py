@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from weightgen.generators.hypernetwork_recipes import make_hypernetwork
 from weightgen.generators.igpg import IGPG, PriorConfig, Sampling
 from weightgen.generators.igpg_training import IGPGTraining, train_igpg
 from weightgen.instructions.encoder import InstructionEncoder, InstructionEncoderConfig
@@ -27,6 +28,17 @@ batch = 32
 learning_rate = [1e-2, 2e-2]
 split = [0.66, 0.17, 0.17]
 """
+HYPERNETWORK = """
+task = "digits"
+architecture = "{architecture}"
+steps = 60
+learning_rate = 1e-2
+hidden = [8, 32]
+
+[condition.rotation]
+low = 0
+high = 180
+"""
 MLP, CNN = "weightgen/mlp?hidden=8", "weightgen/cnn?channels=4"
 
 
@@ -48,6 +60,15 @@ class Pico:
     def generator(self) -> str:
         """The generator's folder, as `--generator` takes it."""
         return str(self.root / "checkpoints/pico")
+
+    def hypernetwork(self, architecture: str) -> str:
+        """The folder of a hypernetwork of rotated digits for an architecture, made when it is first asked for."""
+        out = self.root / f"hypernetworks/{'mlp' if 'mlp' in architecture else 'cnn'}"
+        if not out.exists():
+            recipe = self.root / f"{out.name}.toml"
+            recipe.write_text(HYPERNETWORK.format(architecture=architecture))
+            make_hypernetwork(recipe, out)
+        return str(out)
 
     def files(self, kind: str) -> dict[str, bytes]:
         """The three files of `tokenizers` or `checkpoints`, name → content."""

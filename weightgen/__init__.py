@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from weightgen.architecture import Architecture
     from weightgen.checkpoint import Card, Checkpoint
     from weightgen.generation import generate
+    from weightgen.generators.hypernetwork import hypernetwork
     from weightgen.tasks import evaluate, get_task
     from weightgen.tokenizers import WeightTokenizer
     from weightgen.zoo import F, Zoo
@@ -24,6 +25,7 @@ __all__ = [
     "evaluate",
     "generate",
     "get_task",
+    "hypernetwork",
 ]
 
 _HOMES = {
@@ -36,6 +38,7 @@ _HOMES = {
     "evaluate": "weightgen.tasks",
     "generate": "weightgen.generation",
     "get_task": "weightgen.tasks",
+    "hypernetwork": "weightgen.generators.hypernetwork",
 }
 
 

@@ -171,6 +171,36 @@ def run(
     return Generation(request, generated, cell.accuracy, cell.networks, notes)
 
 
+def run_condition(generator: Path | str, condition: list[str]) -> Generation:
+    """The network of a hypernetwork at a condition such as `["rotation=30"]`, measured as the condition asks.
+
+    Raises:
+        UnknownNameError: if there is no such generator or condition.
+        WeightgenError: for a condition out of its range.
+        CorruptFileError: if the generator is damaged, or no hypernetwork.
+    """
+    from weightgen.generators.hypernetwork_generator import HypernetworkGenerator
+
+    loaded = HypernetworkGenerator.from_pretrained(generator)
+    begin = time.perf_counter()
+    network = loaded.condition(loaded.read(condition))
+    request = Request(" ".join(condition), loaded.task, str(loaded.architecture))
+    task, notes = _task_with_data(request, needed=False)
+    _check([network], request, task)
+    accuracy = None
+    if task is not None:
+        from weightgen.checkpoint import Metric
+        from weightgen.tasks import evaluate
+
+        changed = loaded.task_at(network.card.made_with["condition"])
+        accuracy = evaluate(network.build(), changed)["metrics"]["accuracy"]
+        metric = Metric("accuracy", accuracy, "test", changed.digest)
+        network = network.replace_card(metrics=(metric,))
+    unknown: dict[str, float | None] = {"distance_ratio": None, "error_iou": None, "token_replay": None}
+    generated = Generated(network, accuracy, unknown, time.perf_counter() - begin)
+    return Generation(request, [generated], None, 0, notes)
+
+
 class _Cell(NamedTuple):
     """One task and architecture that a generator knows, as its config describes it."""
 
@@ -186,7 +216,13 @@ def _cells(generator: Path | str) -> dict[str, list[_Cell]]:
     """Task → what the generator can write for it, from its config alone."""
     folder = shelf("checkpoints", generator)
     try:
-        cells = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["provenance"]["cells"]
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        if config["kind"] == "hypernetwork":
+            raise InstructionError(
+                "a hypernetwork is not asked in words", where=generator, expected=", ".join(config["space"]["entries"]),
+                remedy="give --condition NAME=VALUE",
+            )  # fmt: skip
+        cells = config["provenance"]["cells"]
         return {
             task: [_Cell(*(entry[name] for name in _Cell._fields)) for entry in entries]
             for task, entries in cells.items()

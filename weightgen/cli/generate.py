@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weightgen.cli.output import print_json, table
-from weightgen.errors import OutputError
+from weightgen.errors import OutputError, WeightgenError
 
 if TYPE_CHECKING:
     from weightgen.generation import Generation
@@ -16,8 +16,9 @@ DEFAULT_OUT = Path("generated.safetensors")
 
 
 def generate(
-    prompt: str,
+    prompt: str | None = None,
     *,
+    condition: list[str] | None = None,
     task: str | None = None,
     arch: str | None = None,
     num: int = 1,
@@ -39,6 +40,8 @@ def generate(
     ----------
     prompt
         What the network is for and what it should be like, in free words.
+    condition
+        For a hypernetwork, in place of a prompt: NAME=VALUE, once for each of its conditions.
     task
         The task, where the prompt leaves it open: digits, mnist.
     arch
@@ -64,17 +67,21 @@ def generate(
     json
         Print JSON.
     """
-    from weightgen.generation import run, understand
+    from weightgen.generation import run, run_condition, understand
 
     target = out or (DEFAULT_OUT if num == 1 else DEFAULT_OUT.with_suffix(""))
     _check_target(target, num, force)
-    request = understand(prompt, task, arch, generator)
-    print(request.describe(), file=sys.stderr, flush=True)
-    with _stages() as show:
-        result = run(
-            request, num=num, seed=seed, best_of=best_of, refine=refine, generator=generator,
-            sampling=_sampling(temperature, top_p), show=show,
-        )  # fmt: skip
+    if condition:
+        _check_condition(prompt, num, best_of, refine)
+        result = run_condition(generator, condition)
+    else:
+        request = understand(prompt or "", task, arch, generator)
+        print(request.describe(), file=sys.stderr, flush=True)
+        with _stages() as show:
+            result = run(
+                request, num=num, seed=seed, best_of=best_of, refine=refine, generator=generator,
+                sampling=_sampling(temperature, top_p), show=show,
+            )  # fmt: skip
     paths = _save(result, target, num, force)
     if json:
         return print_json(_json(result, paths))
@@ -87,6 +94,15 @@ def _sampling(temperature: float | None, top_p: float | None) -> Any:
     from weightgen.generators.igpg import Sampling
 
     return Sampling(1.0 if temperature is None else temperature, 1.0 if top_p is None else top_p)
+
+
+def _check_condition(prompt: str | None, num: int, best_of: int, refine: int) -> None:
+    """A condition has one network, so what is said of several means nothing."""
+    if prompt is not None or (num, best_of, refine) != (1, 1, 0):
+        raise WeightgenError(
+            "--condition gives the one network of a hypernetwork", got="a prompt, --num, --best-of or --refine",
+            remedy="leave that out",
+        )  # fmt: skip
 
 
 def _check_target(target: Path, num: int, force: bool) -> None:

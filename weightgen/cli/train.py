@@ -1,4 +1,4 @@
-"""`weightgen train …`: tokenizers and generators from a zoo."""
+"""`weightgen train …`: tokenizers, generators and hypernetworks."""
 
 from pathlib import Path
 
@@ -71,3 +71,24 @@ def igpg(
 
     with progress("prior") as update:
         print(make_igpg(zoo, tokenizer, out, steps=steps, seed=seed, force=force, progress=update))
+
+
+@app.command
+def hypernetwork(recipe: Path, *, out: Path, force: bool = False) -> None:
+    """Train a hypernetwork, on a task that its condition changes or on a zoo's networks; a killed training goes on.
+
+    Example: weightgen train hypernetwork rotation.toml --out checkpoints/rotation
+
+    Parameters
+    ----------
+    recipe
+        A TOML file with task, architecture and [condition.NAME] tables.
+    out
+        The folder to write.
+    force
+        Overwrite what is there.
+    """
+    from weightgen.generators.hypernetwork_recipes import make_hypernetwork
+
+    with progress("hypernetwork") as update:
+        print(make_hypernetwork(recipe, out, force=force, progress=update))
