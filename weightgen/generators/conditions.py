@@ -93,7 +93,7 @@ class ConditionSpace:
                 )
         if not condition:
             raise WeightgenError("a hypernetwork needs a condition", got="none")
-        self.entries = dict(condition)
+        self.entries: dict[str, Spec] = {str(name): spec for name, spec in condition.items()}
         self.clamp = clamp
 
     @property
