@@ -84,16 +84,15 @@ class ConditionSpace:
     def __init__(self, condition: Mapping[str, Spec] | Spec | int, clamp: bool = False) -> None:
         if isinstance(condition, int) and not isinstance(condition, bool):
             condition = Vector(condition)
-        if not isinstance(condition, Mapping):
-            condition = {ALONE: condition}
-        for name, spec in condition.items():
+        named: Mapping[str, Spec] = condition if isinstance(condition, Mapping) else {ALONE: condition}
+        for name, spec in named.items():
             if not isinstance(spec, Scalar | Vector | Category | Text):
                 raise WeightgenError(
                     "not a condition", where=name, got=repr(spec), expected="Scalar, Vector, Category, Text or a size"
                 )
-        if not condition:
+        if not named:
             raise WeightgenError("a hypernetwork needs a condition", got="none")
-        self.entries = dict(condition)
+        self.entries: dict[str, Spec] = {str(name): spec for name, spec in named.items()}
         self.clamp = clamp
 
     @property

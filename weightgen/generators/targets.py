@@ -24,7 +24,7 @@ def select(module: nn.Module, parameters: Selection = None) -> dict[str, nn.Para
     every = dict(module.named_parameters(remove_duplicate=False))
     if not every:
         raise WeightgenError("the module has no parameters", where=type(module).__name__)
-    lazy = [name for name, parameter in every.items() if isinstance(parameter, nn.parameter.UninitializedTensorMixin)]
+    lazy = [name for name, parameter in every.items() if isinstance(parameter, nn.UninitializedParameter)]
     if lazy:
         raise WeightgenError(
             "a parameter without a shape yet", where=lazy[0], remedy="run the module once, so that its layers know it"
