@@ -12,6 +12,18 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).resolve().parent / "results"
 OURS = ("IGPG", "IGPG + 50 steps")
+KERNEL_BARS = (
+    "gather, ours: share of memcpy",
+    "gather, ours, permuted and normalised: share of memcpy",
+    "gather: times the best torch indexing",
+    "gather: times python, with mask and positions",
+    "scatter, ours: share of memcpy",
+    "scatter: times the best torch indexing",
+    "scatter of codes, ours, denormalised: share of memcpy",
+    "scatter of codes: times the best torch indexing",
+    "resnet50 gathered, milliseconds",
+)
+"""Those of all bars that tell the most; the others stand in results/kernels.json."""
 
 
 def main() -> None:
@@ -27,7 +39,16 @@ def fill(text: str) -> str:
     """The README with every block of figures made anew."""
     starter = json.loads((RESULTS / "starter.json").read_text())
     speed = json.loads((RESULTS / "speed.json").read_text())
-    blocks = {"starter": table(starter), "control": control(starter), "speed": seconds(speed)}
+    blocks = {
+        "starter": table(starter),
+        "control": control(starter),
+        "speed": seconds(speed),
+        "structure": structure(*(json.loads((RESULTS / f"{name}.json").read_text()) for name in ("axes", "layouts"))),
+        "kernels": kernels(json.loads((RESULTS / "kernels.json").read_text())),
+        "foreign": foreign(
+            *(json.loads((RESULTS / f"{name}.json").read_text()) for name in ("foreign_zoos", "fuzz", "lineage"))
+        ),
+    }
     for name, lines in blocks.items():
         block = "\n".join([f"<!-- figures:{name} -->", *lines, "<!-- end -->"])
         text = re.sub(rf"<!-- figures:{name} -->.*?<!-- end -->", lambda _, block=block: block, text, flags=re.DOTALL)
@@ -77,6 +98,46 @@ def seconds(result: dict[str, Any]) -> list[str]:
         f"| {together:.2f} / {apart:.2f} ({population['ratio']:.1f} ×) |"
     )
     return lines
+
+
+def structure(axes: dict[str, Any], layouts: dict[str, Any]) -> list[str]:
+    networks = axes["networks"].values()
+    shares = sorted(row["share_in_groups"] for row in networks)
+    single, double = (max(row[f"change_{kind}"] for row in networks) for kind in ("float32", "float64"))
+    return [
+        "| networks of weightgen, timm, torchvision, transformers and diffusers | |",
+        "|---|---|",
+        f"| traced | {len(shares)} |",
+        f"| share of their parameters in a group: median, least | {shares[len(shares) // 2]:.3f}, {shares[0]:.3f} |",
+        f"| greatest change of an output, every group permuted at random, of its size | {single:.1e} in float32, "
+        f"{double:.1e} in float64 |",
+        f"| to tokens and back without quantisation, equal to the bit in float32, float16 and bfloat16 "
+        f"| {layouts['same_to_the_bit']} of {layouts['networks']} |",
+    ]
+
+
+def kernels(result: dict[str, Any]) -> list[str]:
+    lines = [
+        f"| {result['networks']:,} networks of {result['values']:,} weights, one thread | reached | aim |",
+        "|---|---|---|",
+    ]
+    for name in KERNEL_BARS:
+        bar, share = result["bars"][name], name.endswith("share of memcpy")
+        values = [f"{100 * bar[key]:.0f} %" if share else f"{bar[key]:.1f}" for key in ("reached", "wanted")]
+        lines.append(f"| {name} | {values[0]}{'' if bar['met'] else ' (missed)'} | {values[1]} |")
+    return lines
+
+
+def foreign(zoos: dict[str, Any], fuzz: dict[str, Any], lineage: dict[str, Any]) -> list[str]:
+    read = ", ".join(f"{name} {entry['networks']}" for name, entry in zoos["ingest"].items())
+    return [
+        "| foreign zoos | |",
+        "|---|---|",
+        f"| networks read | {read} |",
+        f"| damaged files of all formats, of which crashed, hung or ran code | {fuzz['files']:,}, "
+        f"{len(fuzz['failures'])} |",
+        f"| parents found from weights alone, of {lineage['edges']} fine-tuned networks: F1 | {lineage['f1']:.2f} |",
+    ]
 
 
 if __name__ == "__main__":
