@@ -25,8 +25,9 @@ def test_figures_are_those_of_the_values(values):
     ordered = numpy.sort(finite)
     ranks = [round(percentile / 100 * (len(ordered) - 1)) for percentile in PERCENTILES]
     expected = [finite.mean(), finite.std(), *ordered[ranks], math.log10(len(finite)) / 10]
-    # What is beyond all bounds is cut, and the deviation loses digits where the mean is much greater.
-    scale = min(float(numpy.abs(finite).max()), 1e6)
+    # What is beyond all bounds is cut, and the deviation loses digits where the mean is much greater; below the
+    # smallest normal number of single precision there are no digits to lose.
+    scale = max(min(float(numpy.abs(finite).max()), 1e6), 1e3 * float(numpy.finfo(numpy.float32).tiny))
     assert numpy.allclose(found.profile, numpy.clip(expected, -1e6, 1e6), rtol=1e-3, atol=1e-3 * scale)
 
 
