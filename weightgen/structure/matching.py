@@ -11,10 +11,12 @@ Re-Basin, https://arxiv.org/abs/2209.04836), for any architecture whose groups a
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy
 import torch
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from weightgen.structure.along import along
@@ -23,8 +25,8 @@ from weightgen.structure.nesting import nesting
 
 SWEEPS = 12
 """Most sweeps over all groups in search of the order."""
-MOST_SIGNS = 3
-"""Of more independent signs of a unit only so many are looked for."""
+MOST_SIGNS = 4
+"""Of more signs of a unit that concern the same members only so many are looked for."""
 
 Tensors = Mapping[str, Tensor]
 
@@ -40,7 +42,7 @@ class Matcher:
         self.groups = list(groups)
         self.along = [along(group) for group in groups]
         self.nesting = nesting(groups)
-        self.flips = [_patterns(group) for group in groups]
+        self.signs = [_sign_choices(group) for group in groups]
 
     def match(self, tensors: Tensors, reference: Tensors) -> dict[str, Tensor]:
         """Tensors `[networks, …]` with their units in order; differentiable, the order taken as given.
@@ -85,7 +87,9 @@ class Matcher:
             waiting.remove(number)
 
     def _all(self) -> Iterable[tuple[int, None]]:
-        return ((number, None) for number in sorted(range(len(self.groups)), key=lambda at: len(self.nesting.outer[at])))
+        return (
+            (number, None) for number in sorted(range(len(self.groups)), key=lambda at: len(self.nesting.outer[at]))
+        )
 
     def _known(self, number: int, done: set[int]) -> bool:
         inner = [lists[0] for family in self.nesting.families[number] for lists in family.values()]
@@ -100,70 +104,66 @@ class Matcher:
 
     def _step(self, number: int, done: set[int] | None, work: dict[str, Tensor], target: Tensors) -> Tensor:
         """Brings one group in order; bool `[networks]`, which of them changed."""
-        group, flips = self.groups[number], self.flips[number]
+        group = self.groups[number]
         with torch.no_grad():
-            similarity, pattern = self._similarity(number, number, done, work, target)
-            if similarity is None:
-                similarity, pattern = self._nothing(number, work)
-            if done is None or self.nesting.families[number]:
-                for family in self.nesting.families[number]:
-                    similarity = similarity + self._within(number, family, done, work, target)
+            similarity, patterns = self._similarity(number, number, done, work, target)
+            for family in self.nesting.families[number]:
+                similarity = similarity + self._within(number, family, done, work, target)
             order = assign(similarity)
-        identity = torch.arange(group.size)
-        moved = (order != identity).any(1)
+        moved = (order != torch.arange(group.size)).any(1)
         if bool(moved.any()):
             for place in self.along[number]:
                 work[place.tensor] = place.permuted(work[place.tensor], order)
-        if pattern is not None:
+        for choice, pattern in zip(self.signs[number], patterns, strict=True):
             chosen = pattern.gather(2, order[:, :, None]).squeeze(2)  # [networks, units]
             flipped = (chosen != 0).any(1)
             if bool(flipped.any()):
                 moved = moved | flipped
-                for position, place in enumerate(self.along[number]):
-                    factor = flips[:, position][chosen]
-                    if bool((factor < 0).any()):
-                        tensor = work[place.tensor]
-                        work[place.tensor] = tensor * place.factors(tensor, factor.to(tensor.dtype))
+                for column, position in enumerate(choice.members):
+                    place = self.along[number][position]
+                    tensor = work[place.tensor]
+                    factor = choice.patterns[:, column][chosen].to(tensor.dtype)
+                    work[place.tensor] = tensor * place.factors(tensor, factor)
         return moved
-
-    def _nothing(self, number: int, work: Tensors) -> tuple[Tensor, None]:
-        count = len(next(iter(work.values())))
-        return torch.zeros(count, self.groups[number].size, self.groups[number].size), None
 
     def _similarity(
         self, mine: int, theirs: int, done: set[int] | None, work: Tensors, target: Tensors, besides: Iterable[int] = ()
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Of the reference's units of one group to the network's of another of its kind, and the best pattern of signs.
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Of the reference's units of one group to the network's of another of its kind, in the best of their signs.
 
         Returns:
-            `[networks, units, units]`, None if nothing can be compared; and int64 of this shape, None without signs.
+            `[networks, units, units]`, and for each choice of signs the number of the best pattern, int64 of this shape.
         """
-        positions = self._members(mine, done, besides)
-        single = len(self.flips[mine]) == 1
-        totals: list[Tensor | None] = [None] * len(self.flips[mine])
-        for position in positions:
+        parts: dict[int, Tensor] = {}
+        for position in self._members(mine, done, besides):
             one, other = self.along[mine][position], self.along[theirs][position]
-            if not target[one.tensor].is_floating_point():
-                continue
-            part = one.units(target[one.tensor]) @ other.units(work[other.tensor]).mT
-            for number, total in enumerate(totals):
-                signed = part if self.flips[mine][number, position] > 0 else -part
-                totals[number] = signed if total is None else total + signed
-        found = [total for total in totals if total is not None]
-        if single or not found:
-            return (found[0] if found else None), None
-        best = torch.stack(found).max(0)
-        return best.values, best.indices
+            if target[one.tensor].is_floating_point():
+                parts[position] = one.units(target[one.tensor]) @ other.units(work[other.tensor]).mT
+        size = self.groups[mine].size
+        empty = torch.zeros(len(next(iter(work.values()))), size, size)
+        signed = {position for choice in self.signs[mine] for position in choice.members}
+        total = sum(part for position, part in parts.items() if position not in signed) + empty
+        patterns = []
+        for choice in self.signs[mine]:
+            known = [(column, parts[position]) for column, position in enumerate(choice.members) if position in parts]
+            trials = [
+                sum(part if pattern[column] > 0 else -part for column, part in known) + empty
+                for pattern in choice.patterns.tolist()
+            ]
+            best = torch.stack(trials).max(0)
+            total = total + best.values
+            patterns.append(best.indices)
+        return total, patterns
 
     def _within(self, number: int, family: dict[int, list[int]], done: set[int] | None, work, target) -> Tensor:
         """The similarity of outer units by the groups within them, each in its best order."""
-        total = self._nothing(number, work)[0]
-        for unit, other in itertools.product(range(self.groups[number].size), repeat=2):
+        size = self.groups[number].size
+        total = torch.zeros(len(next(iter(work.values()))), size, size)
+        for unit, other in itertools.product(range(size), repeat=2):
             for mine, theirs in zip(family[unit], family[other], strict=True):
                 similarity, _ = self._similarity(mine, theirs, done, work, target, {number})
-                if similarity is not None:
-                    order = assign(similarity)
-                    total[:, unit, other] += similarity.gather(2, order[:, :, None]).sum((1, 2))
+                order = assign(similarity)
+                total[:, unit, other] += similarity.gather(2, order[:, :, None]).sum((1, 2))
         return total
 
 
@@ -176,8 +176,27 @@ def assign(similarity: Tensor) -> Tensor:
     return torch.from_numpy(found)
 
 
-def _patterns(group: AxisGroup) -> Tensor:
-    """`[patterns, members]` of ±1: all combinations of a group's signs; the first changes nothing."""
-    signs = numpy.array(group.signs[:MOST_SIGNS], dtype=numpy.int64).reshape(-1, len(group.members))
-    chosen = numpy.array(list(itertools.product((0, 1), repeat=len(signs))), numpy.int64).reshape(2 ** len(signs), -1)
-    return torch.from_numpy(1 - 2 * ((chosen @ signs) % 2))
+@dataclass(frozen=True)
+class _SignChoice:
+    """Signs of a unit that concern the same members, apart from those of others.
+
+    Args:
+        members: the numbers of the members.
+        patterns: int64 `[patterns, members]` of ±1, all combinations; the first changes nothing.
+    """
+
+    members: tuple[int, ...]
+    patterns: Tensor
+
+
+def _sign_choices(group: AxisGroup) -> list[_SignChoice]:
+    signs = numpy.array(group.signs, dtype=numpy.int64).reshape(-1, len(group.members))
+    shared = connected_components((signs @ signs.T) > 0, directed=False)[1] if len(signs) else signs[:, 0]
+    choices = []
+    for part in numpy.unique(shared):
+        rows = signs[shared == part][:MOST_SIGNS]
+        members = numpy.flatnonzero(rows.any(0))
+        chosen = numpy.array(list(itertools.product((0, 1), repeat=len(rows))), dtype=numpy.int64)
+        patterns = 1 - 2 * ((chosen @ rows[:, members]) % 2)
+        choices.append(_SignChoice(tuple(members.tolist()), torch.from_numpy(patterns)))
+    return choices
