@@ -1,8 +1,8 @@
 """Alignment: hidden units put in the order, scale and sign of a reference network, the function unchanged.
 
-Orders and signs are found by weight matching (`matching`), and the scale of a unit is balanced between what comes in and
-what goes out (`balance`), wherever its group says that scale or sign are free. Everything is batched over networks but
-the assignment itself, which is scipy's.
+Orders and signs are found by weight matching (`matching`), and the scale of a unit is balanced between what comes in
+and what goes out (`balance`), wherever its group says that scale or sign are free. Everything is batched over networks
+but the assignment itself, which is scipy's.
 """
 
 from collections.abc import Mapping, Sequence
@@ -57,8 +57,9 @@ class Aligner:
 
 
 def flat(tensors: Mapping[str, Tensor]) -> Tensor:
-    """All values of each network in one row: `[networks, values]`."""
-    return torch.cat([tensor.flatten(1) for tensor in tensors.values()], dim=1)
+    """All values of each network in one row, counters left out: `[networks, values]`."""
+    floating = [tensor for tensor in tensors.values() if tensor.is_floating_point()]
+    return torch.cat([tensor.reshape(len(tensor), -1) for tensor in floating], dim=1)
 
 
 def aligned_distances(

@@ -1,8 +1,8 @@
 """Balance: the scale of every unit made canonical, so that what goes in and what goes out are of one size.
 
 A unit whose incoming values may be multiplied by s and whose outgoing ones are then divided by s has a free scale; here
-it is the one with equal norms on both sides. The sum of all squares, seen as a function of the logarithms of all scales,
-is convex, and this is its minimum: it does not depend on the scale in which a network is given.
+it is the one with equal norms on both sides. The sum of all squares is a convex function of the logarithms of all
+scales, and this is its minimum: it does not depend on the scale in which a network is given.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,10 +21,19 @@ CONVERGED = 1e-8
 
 def balanced(groups: Sequence[AxisGroup], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same functions with each unit's scale balanced; tensors `[networks, …]`. Differentiable."""
+    factors = balancing(groups, tensors)
+    return {
+        name: (tensor * factors[name]).to(tensor.dtype) if name in factors else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def balancing(groups: Sequence[AxisGroup], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """By what each tensor is to be multiplied to be balanced, float64 of shapes that broadcast to the tensors'."""
     steps = [_Step(group, scale) for group in groups for scale in group.scales]
     touched = {place.tensor: set() for step in steps for place in (*step.incoming, *step.outgoing)}
     if not touched:
-        return dict(tensors)
+        return {}
     for step in steps:
         for place in (*step.incoming, *step.outgoing):
             touched[place.tensor] |= {place.axis, *([place.within[0] + 1] if place.within else [])}
@@ -39,10 +48,7 @@ def balanced(groups: Sequence[AxisGroup], tensors: Mapping[str, Tensor]) -> dict
         change = max([step.balance(squares, applied) for step in steps])
         if change < CONVERGED:
             break
-    out = dict(tensors)
-    for name, factor in applied.items():
-        out[name] = (tensors[name] * factor).to(tensors[name].dtype)
-    return out
+    return applied
 
 
 class _Step:

@@ -10,7 +10,7 @@ Re-Basin, https://arxiv.org/abs/2209.04836), for any architecture whose groups a
 """
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy
@@ -36,12 +36,18 @@ class Matcher:
 
     Args:
         groups: the architecture's axis groups.
+        compared: the tensors that units are compared in; a group that has none of them is compared in all its own.
     """
 
-    def __init__(self, groups: Sequence[AxisGroup]) -> None:
+    def __init__(self, groups: Sequence[AxisGroup], compared: Container[str] | None = None) -> None:
         self.groups = list(groups)
         self.along = [along(group) for group in groups]
         self.nesting = nesting(groups)
+        self.compared = [
+            [position for position in direct if compared is None or group.members[position].tensor in compared]
+            or list(direct)
+            for group, direct in zip(self.groups, self.nesting.direct, strict=True)
+        ]
         self.signs = [_sign_choices(group) for group in groups]
 
     def match(self, tensors: Tensors, reference: Tensors) -> dict[str, Tensor]:
@@ -97,7 +103,7 @@ class Matcher:
 
     def _members(self, number: int, done: set[int] | None, besides: Iterable[int] = ()) -> list[int]:
         """The members of a group that can be compared when some groups are in order; all if `done` is None."""
-        direct = self.nesting.direct[number]
+        direct = self.compared[number]
         if done is None:
             return list(direct)
         return [position for position in direct if self.nesting.needs[number][position] <= done | set(besides)]
