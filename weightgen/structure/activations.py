@@ -1,14 +1,13 @@
 """Activation matching: units put in the order in which they answer most alike (https://arxiv.org/abs/1511.07543).
 
 Units are compared by the correlation of their outputs on the same examples, over all places of a feature map. What
-makes a unit's output is found by hooks: every linear, convolutional and normalising module whose `weight` has the units
-along its first axis; a residual stream has many, whose correlations add up. Units that no such module makes (inner units
-of recurrent layers, fused projections that are no module, the features of transposed convolutions, positions) are
-matched by their weights. Scales play no part in a correlation, signs do.
+makes a unit's output is found by hooks: every linear, convolutional and normalising module whose `weight` has the
+units along its first axis; a residual stream has many, whose correlations add up. Units that no such module makes
+(those of recurrent layers, fused projections that are no module, transposed convolutions, tables) are matched by their
+weights. Scales play no part in a correlation, signs do.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -35,6 +34,7 @@ def correlations(
     """How much alike units of two networks of one architecture answer.
 
     Args:
+        first, second: the networks, in evaluation mode.
         groups: the architecture's axis groups.
         examples: `[examples, …]`, inputs of both.
 
@@ -43,15 +43,12 @@ def correlations(
     """
     names = _producers(first, groups)
     sums: dict[str, list[Tensor | float]] = {}
-    with torch.no_grad(), _observed(first, names) as left, _observed(second, names) as right:
-        for batch in examples.split(BATCH):
-            for module, seen in ((first, left), (second, right)):
-                seen.clear()
-                module(batch)
-            for name in left:
-                one, other = left[name].double(), right[name].double()
-                new = (len(one), one.sum(0), other.sum(0), one.square().sum(0), other.square().sum(0), one.T @ other)
-                sums[name] = [known + more for known, more in zip(sums.get(name, [0.0] * 6), new, strict=True)]
+    for batch in examples.split(BATCH):
+        left, right = _answers(first, names, batch), _answers(second, names, batch)
+        for name in left:
+            one, other = left[name].double(), right[name].double()
+            new = (len(one), one.sum(0), other.sum(0), one.square().sum(0), other.square().sum(0), one.T @ other)
+            sums[name] = [known + more for known, more in zip(sums.get(name, [0.0] * 6), new, strict=True)]
     return {name: _correlation(*parts) for name, parts in sums.items()}
 
 
@@ -109,15 +106,14 @@ def _observed_group(group: AxisGroup, alike: Mapping[str, Tensor]) -> AxisGroup:
     return replace(group, members=tuple(members), scales=tuple(map(tuple, scales)), signs=tuple(map(tuple, signs)))
 
 
-@contextmanager
-def _observed(module: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """A dictionary that fills with the outputs `[examples · places, units]` of some modules when the module runs."""
+def _answers(module: nn.Module, names: Sequence[str], examples: Tensor) -> dict[str, Tensor]:
+    """The outputs `[examples · places, units]` of some modules within a module that is run."""
     seen: dict[str, Tensor] = {}
 
-    def watch(name: str):
+    def watch(name: str) -> Callable[..., None]:
         def hook(part: nn.Module, arguments: tuple, output: Tensor) -> None:
             axis = -1 if isinstance(part, LAST_AXIS) else 1
-            rows = output.detach().movedim(axis, -1).flatten(0, -2)
+            rows = output.movedim(axis, -1).flatten(0, -2)
             chosen = rows[:: max(1, -(-len(rows) // PLACES))]
             seen[name] = torch.cat([seen[name], chosen]) if name in seen else chosen
 
@@ -125,7 +121,8 @@ def _observed(module: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Ten
 
     handles = [module.get_submodule(name).register_forward_hook(watch(name)) for name in names]
     try:
-        yield seen
+        with torch.no_grad():
+            module(examples)
     finally:
         for handle in handles:
             handle.remove()

@@ -138,7 +138,7 @@ class Matcher:
         """Of the reference's units of one group to the network's of another of its kind, in the best of their signs.
 
         Returns:
-            `[networks, units, units]`, and for each choice of signs the number of the best pattern, int64 of this shape.
+            `[networks, units, units]`, for each choice of signs the number of the best pattern, int64 of that shape.
         """
         parts: dict[int, Tensor] = {}
         for position in self._members(mine, done, besides):

@@ -1,10 +1,10 @@
 """Symmetries: which groups' units may be scaled, or change sign, with the function unchanged, read off the trace.
 
-Every member of a group gets an unknown power; a unit scaled by s multiplies its values in that member by s to the power.
-How the values of the network then scale is followed through the recorded calls (`powers`), as sums of unknowns, and each
-call says which sums must be equal or vanish: a ReLU lets scales pass, a contraction with the next weights cancels
-theirs, adding a constant forbids them. What remains are linear equations for each group; their solutions are exact
-symmetries. For signs the same is done modulo 2, with odd functions in the place of those that are free of scale.
+Every member of a group gets an unknown power; a unit scaled by s multiplies its values in that member by s to that
+power. How the values of the network then scale is followed through the recorded calls (`powers`), as sums of unknowns,
+and each call says which sums must be equal or vanish: a ReLU lets scales pass, a contraction with the next weights
+cancels theirs, adding a constant forbids them. What remains are linear equations for each group; their solutions are
+exact symmetries. For signs the same is done modulo 2, with odd functions in the place of those that are free of scale.
 
 Whatever is not known to let a scale pass forbids it. So a symmetry may be missed (of a grouped convolution's columns, of
 what an einsum or a recurrent layer computes, of a convolution before a norm, which adds its epsilon), but none is wrong.
