@@ -126,6 +126,7 @@ def _answers(module: nn.Module, names: Sequence[str], examples: Tensor) -> dict[
     finally:
         for handle in handles:
             handle.remove()
+    return seen
 
 
 def _correlation(count: Tensor, one: Tensor, other: Tensor, one_square: Tensor, other_square: Tensor, both: Tensor):

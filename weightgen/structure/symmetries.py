@@ -6,14 +6,13 @@ and each call says which sums must be equal or vanish: a ReLU lets scales pass, 
 cancels theirs, adding a constant forbids them. What remains are linear equations for each group; their solutions are
 exact symmetries. For signs the same is done modulo 2, with odd functions in the place of those that are free of scale.
 
-Whatever is not known to let a scale pass forbids it. So a symmetry may be missed (of a grouped convolution's columns, of
-what an einsum or a recurrent layer computes, of a convolution before a norm, which adds its epsilon), but none is wrong.
+Whatever is not known to let a scale pass forbids it. So a symmetry may be missed (of a grouped convolution's columns,
+of what an einsum or a recurrent layer computes, of a convolution before a norm, which adds its epsilon), but none is
+wrong.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-
-import numpy
 
 from weightgen.structure.axes import AxisGraph, AxisGroup, Member
 from weightgen.structure.constraints import Array
