@@ -82,10 +82,15 @@ def measured_alignment(checkpoint: Checkpoint, reference: Checkpoint, task: str 
     }
     scaled = bool(target_scale)
     kept = {name: t if scaled else t.to(checkpoint.tensor(name).dtype) for name, t in aligned.items()}
-    card = replace(checkpoint.card, parents=(checkpoint.id, reference.id), origin="aligned")
+    method = "weights" if task is None else "activations"
+    how = {"method": method, **({} if task is None else {"task": task})}
+    card = replace(
+        checkpoint.card, parents=(checkpoint.id, reference.id), origin="aligned",
+        made_with={**checkpoint.card.made_with, "align": how},
+    )  # fmt: skip
     return Alignment(
         Checkpoint(checkpoint.architecture, kept, card),
-        _distance(own, target), _distance(aligned, target), "weights" if task is None else "activations", len(groups),
+        _distance(own, target), _distance(aligned, target), method, len(groups),
     )  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """Along: the units of one member seen in the tensors of many networks at once."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -43,8 +45,11 @@ class Along:
         if len(tensor) == 1:
             moved = part.index_select(self.axis, source[0])
         else:
-            rows = torch.arange(len(tensor))[:, None]
-            moved = part.movedim(self.axis, 1)[rows, source].movedim(1, self.axis)
+            # As rows of what lies behind the axis, which are copied as they are.
+            before = math.prod(part.shape[1 : self.axis])
+            starts = torch.arange(len(tensor) * before).view(len(tensor), before, 1) * source.shape[1]
+            rows = part.reshape(-1, math.prod(part.shape[self.axis + 1 :]))
+            moved = rows.index_select(0, (starts + source[:, None]).flatten()).view(part.shape)
         return self._whole(tensor, moved)
 
     def factors(self, tensor: Tensor, scale: Tensor) -> Tensor:

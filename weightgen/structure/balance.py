@@ -5,7 +5,7 @@ it is the one with equal norms on both sides. The sum of all squares is a convex
 scales, and this is its minimum: it does not depend on the scale in which a network is given.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -43,12 +43,16 @@ def balancing(groups: Sequence[AxisGroup], tensors: Mapping[str, Tensor]) -> dic
         rest = [axis for axis in range(1, tensors[name].dim()) if axis not in axes]
         square = tensors[name].double().square()
         squares[name] = square.sum(rest, keepdim=True) if rest else square
-    applied: dict[str, Tensor] = {}
     for _ in range(BALANCING_SWEEPS):
-        change = max([step.balance(squares, applied) for step in steps])
+        change = max([step.balance(squares) for step in steps])
         if change < CONVERGED:
             break
-    return applied
+    factors: dict[str, Tensor] = {}
+    for step in steps:
+        for place, scale in step.applied():
+            spread = place.factors(squares[place.tensor], scale)
+            factors[place.tensor] = factors[place.tensor] * spread if place.tensor in factors else spread
+    return factors
 
 
 class _Step:
@@ -58,8 +62,9 @@ class _Step:
         places = list(zip(along(group), powers, strict=True))
         self.incoming = [place for place, power in places if power == 1]
         self.outgoing = [place for place, power in places if power == -1]
+        self.scale: Tensor | None = None
 
-    def balance(self, squares: dict[str, Tensor], applied: dict[str, Tensor]) -> float:
+    def balance(self, squares: dict[str, Tensor]) -> float:
         """One step of coordinate descent; gives the largest relative change of a scale."""
         inward = sum(place.units(squares[place.tensor]).sum(2) for place in self.incoming)
         outward = sum(place.units(squares[place.tensor]).sum(2) for place in self.outgoing)
@@ -67,15 +72,17 @@ class _Step:
         # A unit that is dead on either side keeps its scale.
         alive = (inward > 0) & (outward > 0)
         safe = torch.where(alive, inward, 1.0)
-        scale = torch.where(alive, (torch.where(alive, outward, 1.0) / safe) ** 0.25, 1.0)
-        for places, factor in ((self.incoming, scale), (self.outgoing, 1 / scale)):
+        square = torch.where(alive, torch.where(alive, outward, 1.0) / safe, 1.0).sqrt()
+        for places, factor in ((self.incoming, square), (self.outgoing, 1 / square)):
             for place in places:
-                self._apply(place, factor, squares, applied)
+                squares[place.tensor] = squares[place.tensor] * place.factors(squares[place.tensor], factor)
+        scale = square.sqrt()
+        self.scale = scale if self.scale is None else self.scale * scale
         return (scale.detach() - 1).abs().max().item()
 
-    @staticmethod
-    def _apply(place: Along, factor: Tensor, squares: dict[str, Tensor], applied: dict[str, Tensor]) -> None:
-        spread = place.factors(squares[place.tensor], factor)
-        squares[place.tensor] = squares[place.tensor] * spread.square()
-        known = applied.get(place.tensor)
-        applied[place.tensor] = spread if known is None else known * spread
+    def applied(self) -> Iterator[tuple[Along, Tensor]]:
+        """Every member with what its units are multiplied by."""
+        assert self.scale is not None
+        inverse = 1 / self.scale
+        yield from ((place, self.scale) for place in self.incoming)
+        yield from ((place, inverse) for place in self.outgoing)
