@@ -76,7 +76,9 @@ def test_another_architecture_is_refused_by_the_first_tensor_that_differs():
         align(network(), network(Architecture.parse("weightgen/cnn?channels=4,8")))
     with pytest.raises(ArchitectureError, match=r"'conv3.weight'; got none; expected shape"):
         align(network(), network(Architecture.parse("weightgen/cnn?channels=4,6,6")))
-    with pytest.raises(ArchitectureError, match=r"compute other things; got .*relu|compute other things; got weightgen"):
+    with pytest.raises(
+        ArchitectureError, match=r"compute other things; got .*relu|compute other things; got weightgen"
+    ):
         align(network(), network(CNN.replace(activation="tanh")))
 
 

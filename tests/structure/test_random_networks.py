@@ -145,5 +145,6 @@ def relative_change(steps: Sequence[tuple[int, int, int]]) -> float:
 @example(
     [(30, 2, 0), (27, 2, 3), (29, 0, 1), (9, 1, 0), (23, 3, 3), (9, 2, 0), (17, 1, 2)]
 )  # Equal, then merged, then not.
+@example([(22, 2, 3), (29, 1, 1), (24, 1, 2), (3, 2, 1), (14, 1, 3), (5, 2, 1)])  # Padding met what it is padding of.
 def test_permuted_groups_leave_the_output_of_random_networks(steps):
     assert relative_change(steps) <= 1e-10
