@@ -8,9 +8,10 @@
   distance that is left over the network's norm. ResNet-20 has its trained weights if $WEIGHTGEN_DATA is set.
 - barriers: pairs of independently trained networks of the starter zoo: mean accuracy on the test split of the two, and
   of the mean of their weights, as they are, aligned by weights and aligned by activations (2,000 train images).
-- seconds for a pair of ResNet-20 and of ResNet-18, the tracing that is done once apart.
+- pairs: seconds for a pair of ResNet-20 and of ResNet-18, the tracing that is done once apart.
 
-Writes results/alignment.json. Run it as `scripts/benchmarks/alignment`.
+All on one thread, and times are those of the processor, which other work on the machine disturbs less. Writes
+results/alignment.json. Run it as `scripts/benchmarks/alignment`, or with some of the names above for these alone.
 """
 
 import importlib.util
@@ -45,8 +46,7 @@ COPIES = 20
 """How often each of the zoo's fifty networks stands in the batch, each time in another order."""
 LOOPED = 100
 """So many of them the loop gets; it has the same work for each."""
-PAIRS = 5
-THREADS = 2
+PAIRS = 3
 REPEATS = 3
 COPIED = ("mlp", "cnn", "lenet", "resnet_a", "resnet18", "vit", "bert", "gpt2", "llama")
 
@@ -104,11 +104,12 @@ def cell(recipe: str, task: str) -> list[Checkpoint]:
 
 
 def fastest(function: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds of the processor, the fewest of some runs, and the result."""
     seconds, result = [], None
     for _ in range(REPEATS):
-        begin = time.perf_counter()
+        begin = time.process_time()
         result = function()
-        seconds.append(time.perf_counter() - begin)
+        seconds.append(time.process_time() - begin)
     return min(seconds), result
 
 
@@ -216,9 +217,9 @@ def pair(recipe: str) -> dict[str, Any]:
     """Seconds for a pair of networks, with random weights."""
     torch.manual_seed(0)
     architecture = Architecture.parse(recipe)
-    begin = time.perf_counter()
+    begin = time.process_time()
     groups = architecture.groups()
-    traced = time.perf_counter() - begin
+    traced = time.process_time() - begin
     one, other = (_batched(architecture.build().state_dict()) for _ in range(2))
     aligner = Aligner(groups, reference={name: tensor[0] for name, tensor in one.items()})
     seconds, aligned = fastest(lambda: aligner.align(other))
@@ -234,25 +235,28 @@ def pair(recipe: str) -> dict[str, Any]:
 
 def main() -> None:
     warnings.simplefilter("ignore")
-    torch.set_num_threads(THREADS)
-    result: dict[str, Any] = {
-        "command": "scripts/benchmarks/alignment",
-        "machine": {"processor": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__},
-    }
-    steps: list[tuple[str, str, Callable[[], Any]]] = [("speed", "", speed)]
-    steps += [("pairs", recipe, lambda recipe=recipe: pair(recipe)) for recipe in ("weightgen/resnet", "timm/resnet18")]
-    steps += [("copies", name, lambda name=name: copy(name)) for name in (*COPIED, "ResNet-20")]
+    torch.set_num_threads(1)
     zoo = Zoo.open(ROOT / "zoo/starter")
     cells = sorted({(row.architecture, str(row.task)) for row in zoo})
-    steps += [("barriers", f"{task}: {recipe}", lambda r=recipe, t=task: barrier(r, t)) for recipe, task in cells]
-    for kind, name, function in steps:
-        found = function()
-        print(f"{kind:9} {name:45} " + ", ".join(f"{key} {value}" for key, value in found.items()), flush=True)
-        if name:
-            result.setdefault(kind, {})[name] = found
-        else:
-            result[kind] = found
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    steps: dict[str, dict[str, Callable[[], Any]]] = {
+        "speed": {CNN: speed},
+        "pairs": {recipe: lambda recipe=recipe: pair(recipe) for recipe in ("weightgen/resnet", "timm/resnet18")},
+        "copies": {name: lambda name=name: copy(name) for name in (*COPIED, "ResNet-20")},
+        "barriers": {f"{task}: {recipe}": lambda r=recipe, t=task: barrier(r, t) for recipe, task in cells},
+    }
+    for kind in sys.argv[1:] or list(steps):
+        found = {}
+        for name, function in steps[kind].items():
+            found[name] = function()
+            figures = ", ".join(f"{key} {value}" for key, value in found[name].items())
+            print(f"{kind:9} {name:50} {figures}", flush=True)
+        # Read again, since parts may be measured side by side.
+        known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        machine = {"processor": platform.machine(), "threads": 1, "torch": torch.__version__}
+        result = {"command": "scripts/benchmarks/alignment", "machine": machine, **{
+            key: found if key == kind else known[key] for key in steps if key == kind or key in known
+        }}  # fmt: skip
+        RESULTS.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def test_distances_are_reported_and_the_network_written(pair, tmp_path, capsys, 
     result = json.loads(capsys.readouterr().out)
     assert result["path"] == str(out) and result["architecture"] == "weightgen/mlp?hidden=6"
     assert result["method"] == ("activations" if task else "weights") and result["groups"] == 1
-    assert 0 < result["distance"]["after"] and (task or result["distance"]["after"] < result["distance"]["before"])
+    assert result["distance"]["after"] > 0 and (task or result["distance"]["after"] < result["distance"]["before"])
     images = torch.rand(5, 1, 8, 8)
     torch.testing.assert_close(Checkpoint.load(out).build()(images), Checkpoint.load(pair[0]).build()(images))
 
