@@ -1,4 +1,4 @@
-"""Plain stacks are aligned as they were when the shipped tokenizers were trained: the first algorithm, network by network."""
+"""Plain stacks are aligned as when the shipped tokenizers were trained: held against the first algorithm."""
 
 from pathlib import Path
 
