@@ -46,7 +46,7 @@ COPIES = 20
 """How often each of the zoo's fifty networks stands in the batch, each time in another order."""
 LOOPED = 100
 """So many of them the loop gets; it has the same work for each."""
-PAIRS = 2
+PAIRS = 5
 REPEATS = 3
 COPIED = ("mlp", "cnn", "lenet", "resnet_a", "resnet18", "vit", "bert", "gpt2", "llama")
 
