@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from weightgen.architecture import Architecture
 from weightgen.errors import ArchitectureError, CorruptFileError, OutputError
 from weightgen.registry import unknown_name
-from weightgen.storage import read_header, read_shapes, read_tensor, tensor_digest, write_tensors
+from weightgen.storage import kind_of, read_header, read_shapes, read_tensor, tensor_digest, write_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -100,7 +100,7 @@ class Card:
             CorruptFileError: for a value that is not what a Card holds; it names the entry.
         """
         entries = _of_kind(value, "card", dict)
-        unknown = set(entries) - {entry.name for entry in dataclasses.fields(cls)}
+        unknown = set(entries) - _ENTRIES
         if unknown:
             # A newer weightgen may write more; what is not understood must not be lost in silence.
             raise _wrong("card", f"the unknown entry '{min(map(str, unknown))}'", "the entries of a Card")
@@ -130,6 +130,9 @@ class Card:
         )
 
 
+_ENTRIES = frozenset(entry.name for entry in dataclasses.fields(Card))
+
+
 class Checkpoint:
     """One network: an Architecture, the tensors of its state dict, and a Card.
 
@@ -146,7 +149,7 @@ class Checkpoint:
     """
 
     def __init__(self, architecture: Architecture, tensors: Mapping[str, "Tensor"], card: Card | None = None) -> None:
-        shapes = {name: (_kind(tensor), tuple(tensor.shape)) for name, tensor in tensors.items()}
+        shapes = {name: (kind_of(tensor), tuple(tensor.shape)) for name, tensor in tensors.items()}
         self.architecture = architecture
         self.card = Card() if card is None else card
         self.shapes = _fitting(architecture, shapes)
@@ -290,10 +293,6 @@ class Checkpoint:
 
     def __repr__(self) -> str:
         return f"Checkpoint({self.architecture}, {self.parameters:,} parameters, task {self.card.task})"
-
-
-def _kind(tensor: "Tensor") -> str:
-    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _fitting(

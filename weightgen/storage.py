@@ -1,12 +1,13 @@
 """Files that can be trusted: atomic writes, and safetensors whose every byte is covered by a digest."""
 
+import functools
 import hashlib
 import json
 import math
 import os
 import struct
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import IO, TYPE_CHECKING, Any
 from weightgen.errors import CorruptFileError, MissingDataError, OutputError
 
 if TYPE_CHECKING:
+    import numpy
+    import torch
     from torch import Tensor
 
 FORMAT_VERSION = 1
@@ -62,7 +65,7 @@ def write_text(path: Path | str, text: str) -> None:
 
 def tensor_digest(tensor: "Tensor") -> str:
     """A hash of a tensor's kind, shape and bytes."""
-    hasher = hashlib.blake2b(f"{tensor.dtype} {tuple(tensor.shape)}".encode(), digest_size=16)
+    hasher = hashlib.blake2b(f"torch.{kind_of(tensor)} {tuple(tensor.shape)}".encode(), digest_size=16)
     hasher.update(_content(tensor))
     return hasher.hexdigest()
 
@@ -105,7 +108,7 @@ def pack_tensors(
     path: Path, tensors: Mapping[str, "Tensor"], digests: Mapping[str, str], header: Mapping[str, Any]
 ) -> None:
     """Writes a file like `write_tensors` of many small tensors whose digests are known: in a third of the time."""
-    shapes = {name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)) for name, tensor in tensors.items()}
+    shapes = {name: (kind_of(tensor), tuple(tensor.shape)) for name, tensor in tensors.items()}
     with atomic(path) as temporary, _writing(path, temporary) as file:
         file.write(_beginning(shapes, header, digests))
         for name in _data_order(shapes):
@@ -181,8 +184,18 @@ def _beginning(shapes: Shapes, header: Mapping[str, Any], digests: Mapping[str, 
     return struct.pack("<Q", len(content)) + content
 
 
-def _content(tensor: "Tensor") -> memoryview:
-    """The bytes of a tensor."""
+def kind_of(tensor: "Tensor") -> str:
+    """The kind of a tensor, such as `float32`."""
+    return _kind(tensor.dtype)
+
+
+@functools.cache
+def _kind(dtype: "torch.dtype") -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _content(tensor: "Tensor") -> "numpy.ndarray":
+    """The values of a tensor, one after the other in memory."""
     import numpy
     import torch
 
@@ -190,7 +203,7 @@ def _content(tensor: "Tensor") -> memoryview:
     if tensor.dtype == torch.bfloat16:
         # numpy has no such kind; its bytes are the same under another name.
         tensor = tensor.view(torch.int16)
-    return numpy.ascontiguousarray(tensor.numpy()).reshape(-1).view(numpy.uint8).data
+    return numpy.ascontiguousarray(tensor.numpy())
 
 
 def read_header(path: Path | str) -> tuple[dict[str, Any], dict[str, str]]:
@@ -210,6 +223,15 @@ def read_header(path: Path | str) -> tuple[dict[str, Any], dict[str, str]]:
             metadata, names = file.metadata() or {}, set(file.keys())
     except (SafetensorError, OSError, ValueError) as error:
         raise _corrupt(path, f"not a readable safetensors file ({error})") from error
+    return unsealed(path, metadata, names)
+
+
+def unsealed(path: Path, metadata: Mapping[str, str], names: Iterable[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Like `read_header`, of a safetensors file whose metadata and names of tensors have been read.
+
+    Raises:
+        CorruptFileError: if it is not a whole file of ours.
+    """
     if METADATA_KEY not in metadata:
         raise CorruptFileError(
             "not a file of weightgen",
@@ -236,7 +258,7 @@ def read_header(path: Path | str) -> tuple[dict[str, Any], dict[str, str]]:
             expected=f"at most {FORMAT_VERSION}",
             remedy="upgrade weightgen",
         )
-    if names != set(digests):
+    if set(names) != set(digests):
         raise _corrupt(path, "its tensors are not those that its header names")
     return header, digests
 

@@ -53,6 +53,21 @@ def test_great_tensors_are_looked_at_in_parts(monkeypatch):
     assert numpy.abs(summarise(values).profile - whole.profile).max() < 0.6
 
 
+@given(st.data())
+def test_tensors_that_are_looked_at_together_give_the_same_as_alone(data):
+    random = numpy.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    tensors = []
+    for size in data.draw(st.lists(st.sampled_from([0, 1, 3, 700, 4100, 9000]), max_size=12)):
+        values = random.standard_normal(size).astype(data.draw(st.sampled_from(["float32", "float16", "int64"])))
+        if size > 1 and values.dtype.kind == "f":
+            values[1] = data.draw(st.sampled_from([0, 1, numpy.nan, numpy.inf]))
+        tensors.append(torch.from_numpy(values))
+    for one, tensor in zip(summary.summaries(tensors), tensors, strict=True):
+        alone = summarise(tensor)
+        assert one[:3] == alone[:3]
+        assert (one.profile is None) == (alone.profile is None) and numpy.array_equal(one.profile, alone.profile)
+
+
 def test_squares_that_float32_cannot_hold():
     assert summarise(torch.full((4,), 1e30)).norm == pytest.approx(2e30)
 

@@ -1,5 +1,6 @@
 """Safetensors files: our own checkpoints, the blobs of a zoo, and everybody else's."""
 
+import functools
 import json
 import mmap
 import struct
@@ -12,7 +13,7 @@ from weightgen.checkpoint import KIND, Card, Checkpoint
 from weightgen.errors import CorruptFileError
 from weightgen.formats.format import Network, damaged, register
 from weightgen.formats.tensors import Kinds, facts, from_buffer, made_with, network
-from weightgen.storage import KINDS, METADATA_KEY, WIDTHS, read_header, tensor_digest
+from weightgen.storage import KINDS, METADATA_KEY, WIDTHS, tensor_digest, unsealed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +37,7 @@ def read(path: Path) -> list[Network]:
     """One network, or all networks of a zoo's blob."""
     kinds, metadata, tensor = opened(path)
     if METADATA_KEY in metadata:
-        ours, digests = read_header(path)
+        ours, digests = unsealed(path, metadata, kinds)
         if ours.get("kind") == "zoo blob":
             return _blob(path, ours.get("networks"), kinds, digests, tensor)
         if ours.get("kind") == KIND:
@@ -104,10 +105,11 @@ def _blob(
         key, _, rest = name.partition("/")
         grouped[key][rest] = kind
     found = []
+    recipe = functools.cache(Architecture.parse)
     for key, entry in members.items():
         order = entry.get("order", list(grouped[key]))
         checkpoint = Checkpoint.lazy(
-            Architecture.parse(entry["architecture"]),
+            recipe(entry["architecture"]),
             {name: grouped[key][name] for name in order},
             {name: digests[f"{key}/{name}"] for name in order},
             lambda name, digest, key=key: _checked(path, tensor(f"{key}/{name}"), digest),

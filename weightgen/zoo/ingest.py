@@ -6,10 +6,12 @@ behind them and ends with the same catalogue as one that was never killed.
 """
 
 import dataclasses
+import gc
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -266,6 +268,23 @@ def _result(chunk: list[Source], future: "Future[list[_Read]]", facts: Facts) ->
 
 def _read_chunk(chunk: list[Source], facts: Facts, folder: Path) -> list[_Read]:
     """Writes the networks of a chunk to blobs. Small networks of several sources share blobs."""
+    with _uncollected():
+        return _read_sources(chunk, facts, folder)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without Python's search for cycles: it would look through all of torch again for every few networks."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _read_sources(chunk: list[Source], facts: Facts, folder: Path) -> list[_Read]:
     packer = Packer(folder)
     read: list[_Read] = []
     for source in chunk:
