@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,6 +156,7 @@ class Checkpoint:
         self._tensors = {name: tensors[name].detach() for name in self.shapes}
         self._digests: dict[str, str] = {}
         self._read: Callable[[str, str], Tensor] | None = None
+        self._pieces: Callable[[str], Iterator[Tensor]] | None = None
 
     @classmethod
     def lazy(
@@ -165,6 +166,7 @@ class Checkpoint:
         digests: Mapping[str, str],
         read: Callable[[str, str], "Tensor"],
         card: Card,
+        pieces: Callable[[str], Iterator["Tensor"]] | None = None,
     ) -> "Checkpoint":
         """A Checkpoint whose tensors are fetched when they are asked for.
 
@@ -172,6 +174,7 @@ class Checkpoint:
             shapes: name → (kind such as `float32`, shape).
             digests: name → digest of the tensor; those that are not there are made of what `read` gives.
             read: gives the tensor of a name and a digest (empty if unknown), or raises CorruptFileError.
+            pieces: gives the values of a tensor in parts of whole `PIECE`s, if the source can.
 
         Raises:
             ArchitectureError: if the shapes are not those of the architecture.
@@ -183,6 +186,7 @@ class Checkpoint:
         checkpoint._tensors = {}
         checkpoint._digests = dict(digests)
         checkpoint._read = read
+        checkpoint._pieces = pieces
         return checkpoint
 
     @classmethod
@@ -244,6 +248,12 @@ class Checkpoint:
         if name in self._tensors or self._read is None:
             return self._tensors[name]
         return self._read(name, self._digests.get(name, ""))
+
+    def pieces(self, name: str) -> Iterator["Tensor"]:
+        """The values of one tensor, flat, a part after the other; where the source can, one part is in memory."""
+        if self._pieces is None or name in self._tensors:
+            return iter((self.read(name).reshape(-1),))
+        return self._pieces(name)
 
     def digest(self, name: str) -> str:
         """The digest of one tensor; that of a loaded Checkpoint is known without reading the tensor."""

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 METADATA_KEY = "weightgen"
-MAXIMUM_HEADER = 100_000_000
+
+AT_ONCE = 2
+"""Tensors of a big file that are written at once, each by a thread of its own."""
+
+PIECE = 4 * 2**20
+"""Bytes of a tensor that are read, hashed and written at once: few enough to stay in the processor's cache."""
 
 
 @contextmanager
@@ -65,9 +71,13 @@ def write_text(path: Path | str, text: str) -> None:
 
 def tensor_digest(tensor: "Tensor") -> str:
     """A hash of a tensor's kind, shape and bytes."""
-    hasher = hashlib.blake2b(f"torch.{kind_of(tensor)} {tuple(tensor.shape)}".encode(), digest_size=16)
+    hasher = _hasher(kind_of(tensor), tuple(tensor.shape))
     hasher.update(_content(tensor))
     return hasher.hexdigest()
+
+
+def _hasher(kind: str, shape: tuple[int, ...]) -> "hashlib._Hash":
+    return hashlib.blake2b(f"torch.{kind} {shape}".encode(), digest_size=16)
 
 
 def write_tensors(path: Path | str, tensors: Mapping[str, "Tensor"], header: Mapping[str, Any]) -> None:
@@ -118,16 +128,17 @@ def pack_tensors(
 def stream_tensors(
     path: Path,
     shapes: Shapes,
-    read: Callable[[str], "Tensor"],
+    pieces: Callable[[str], Iterator["Tensor"]],
     look: Callable[[str, "Tensor"], None],
     draft: tuple[str, Mapping[str, Any]],
     seal: Callable[[dict[str, str]], tuple[str, Mapping[str, Any]]],
 ) -> str:
-    """Writes a file like `write_tensors`, one tensor at a time, whose header depends on all of them.
+    """Writes a file like `write_tensors`, piece by piece, whose header depends on all of them.
 
     Args:
-        read: gives one tensor; it is hashed, written and looked at at once, and then forgotten.
-        look: is shown name and tensor.
+        pieces: gives the values of one tensor, flat, in parts; each is hashed, written and looked at while it is in
+            the processor's cache, and then forgotten. Called from several threads.
+        look: is shown name and part, those of one tensor in order; called from several threads.
         draft: a prefix of all names and a header, of the length of those that `seal` will give.
         seal: gives prefix and header from name → digest.
 
@@ -139,21 +150,33 @@ def stream_tensors(
         named = {f"{prefix}/{name}": kind for name, kind in shapes.items()}
         return _beginning(named, header, {f"{prefix}/{name}": digest for name, digest in digests.items()})
 
-    digests: dict[str, str] = {}
-    with atomic(path) as temporary, _writing(path, temporary) as file, ThreadPoolExecutor(1) as helper:
-        file.write(beginning(*draft, dict.fromkeys(shapes, "0" * 32)))
-        for name in _data_order(shapes):
-            tensor = read(name)
-            hashed = helper.submit(tensor_digest, tensor)
-            file.write(_content(tensor))
-            look(name, tensor)
-            digests[name] = hashed.result()
-            # Before the next is read, so that one is in memory at a time.
-            del tensor, hashed
+    with atomic(path) as temporary, _writing(path, temporary) as file, ThreadPoolExecutor(AT_ONCE) as pool:
+        start = beginning(*draft, dict.fromkeys(shapes, "0" * 32))
+        order = _data_order(shapes)
+        places = itertools.accumulate((_size(*shapes[name]) for name in order), initial=len(start))
+
+        def store(name: str, place: int) -> str:
+            hasher = _hasher(*shapes[name])
+            for piece in pieces(name):
+                content = _content(piece).reshape(-1).view("uint8")
+                hasher.update(content)
+                _write_at(file.fileno(), content.data, place)
+                look(name, piece)
+                place += len(content)
+            return hasher.hexdigest()
+
+        digests = dict(zip(order, pool.map(store, order, places), strict=True))
         prefix, header = seal(digests)
-        file.seek(0)
         file.write(beginning(prefix, header, digests))
     return prefix
+
+
+def _write_at(descriptor: int, content: memoryview, place: int) -> None:
+    """Writes bytes at a place of a file; several threads may write at once."""
+    done = 0
+    while done < len(content):
+        # The system writes two gigabytes at a time at most.
+        done += os.pwrite(descriptor, content[done:], place + done)
 
 
 @contextmanager
@@ -170,13 +193,17 @@ def _data_order(shapes: Shapes) -> list[str]:
     return sorted(shapes, key=lambda name: -WIDTHS[shapes[name][0]])
 
 
+def _size(kind: str, shape: tuple[int, ...]) -> int:
+    return math.prod(shape) * WIDTHS[kind]
+
+
 def _beginning(shapes: Shapes, header: Mapping[str, Any], digests: Mapping[str, str]) -> bytes:
     """What stands in a safetensors file before the values."""
     words = {kind: word for word, kind in KINDS.items()}
     place, entries = 0, {}
     for name in _data_order(shapes):
         kind, shape = shapes[name]
-        size = math.prod(shape) * WIDTHS[kind]
+        size = _size(kind, shape)
         entries[name] = {"dtype": words[kind], "shape": list(shape), "data_offsets": [place, place + size]}
         place += size
     content = json.dumps({"__metadata__": {METADATA_KEY: _sealed(header, digests)}, **entries}).encode()

@@ -53,6 +53,25 @@ def test_great_tensors_are_looked_at_in_parts(monkeypatch):
     assert numpy.abs(summarise(values).profile - whole.profile).max() < 0.6
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.int8])
+def test_values_that_come_in_parts_give_the_same(kind, monkeypatch):
+    monkeypatch.setattr(summary, "CHUNK", 64)
+    monkeypatch.setattr(summary, "SAMPLE", 100)
+    values = (3 * torch.randn(1000, generator=torch.Generator().manual_seed(0))).to(kind)
+    figures = summary.Figures(1000)
+    for start in range(0, 1000, 192):
+        figures.add(values[start : start + 192])
+    (parts,), whole = figures.summaries(), summarise(values)
+    assert parts[:3] == whole[:3] and numpy.array_equal(parts.profile, whole.profile)
+
+
+def test_bfloat16_gives_what_its_values_give_as_float32():
+    values = torch.randn(5000, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    values[:4] = torch.tensor([0.0, -0.0, math.nan, math.inf])
+    half, single = summarise(values), summarise(values.float())
+    assert half[:3] == single[:3] == (None, 2, 2) and numpy.array_equal(half.profile, single.profile)
+
+
 @given(st.data())
 def test_tensors_that_are_looked_at_together_give_the_same_as_alone(data):
     random = numpy.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))

@@ -14,7 +14,7 @@ import numpy
 
 from weightgen.checkpoint import Card, Checkpoint
 from weightgen.storage import WIDTHS, pack_tensors, stream_tensors
-from weightgen.zoo.summary import Summary, embeddings, summaries, summarise
+from weightgen.zoo.summary import Figures, Summary, embeddings, summaries
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +24,7 @@ BLOB_BYTES = 256 * 2**20
 """A blob takes networks until it holds this many or this much."""
 
 BIG_BYTES = 64 * 2**20
-"""A network of this size is written tensor by tensor, to a blob of its own."""
+"""A network of this size is written piece by piece, to a blob of its own."""
 
 NO_ID = "0" * 32
 
@@ -91,11 +91,11 @@ class Packer:
             self._flush()
 
     def add_big(self, name: str, checkpoint: Checkpoint) -> str:
-        """Adds a network of any size, holding one tensor at a time; gives its id, which is known when it is written."""
-        found: dict[str, Summary] = {}
+        """Adds a network of any size, holding a few pieces at a time; gives its id, known when it is written."""
+        figures = {each: Figures(math.prod(shape)) for each, (_, shape) in checkpoint.shapes.items()}
 
-        def look(each: str, tensor: "Tensor") -> None:
-            found[each] = summarise(tensor)
+        def look(each: str, part: "Tensor") -> None:
+            figures[each].add(part)
 
         def header(key: str) -> dict[str, Any]:
             return _header([(key, name, str(checkpoint.architecture), checkpoint.card, list(checkpoint.shapes))])
@@ -108,9 +108,10 @@ class Packer:
             return key, header(key)
 
         temporary = self.folder / f".{os.getpid()}-{hashlib.blake2b(name.encode(), digest_size=16).hexdigest()}.big"
-        key = stream_tensors(temporary, checkpoint.shapes, checkpoint.read, look, (NO_ID, header(NO_ID)), seal)
+        key = stream_tensors(temporary, checkpoint.shapes, checkpoint.pieces, look, (NO_ID, header(NO_ID)), seal)
         blob = _blob_name(header(key))
         temporary.replace(self.folder / blob)
+        found = {each: one for each, made in figures.items() for one in made.summaries()}
         members = _members({key: (name, checkpoint)}, [digests], [found])
         self.blobs.append(Blob(blob, size_of(checkpoint), members))
         return key

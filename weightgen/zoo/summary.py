@@ -60,75 +60,102 @@ def summaries(tensors: Sequence["Tensor"]) -> list[Summary]:
         step = max(1, CHUNK // max(size, 1))
         for start in range(0, len(indices), step):
             part = indices[start : start + step]
-            matrix = numpy.stack([flats[index] for index in part]) if len(part) > 1 else flats[part[0]][None]
-            found.update(zip(part, _summarised(matrix), strict=True))
+            figures = Figures(size, len(part))
+            figures.add(numpy.stack([flats[index] for index in part]) if len(part) > 1 else flats[part[0]][None])
+            found.update(zip(part, figures.summaries(), strict=True))
     return [found[index] for index in range(len(flats))]
 
 
-@numpy.errstate(invalid="ignore", over="ignore")
-def _summarised(matrix: numpy.ndarray) -> list[Summary]:
-    """The Summary of each row of `[tensors, values]`."""
-    rows, size = matrix.shape
-    if matrix.dtype.kind != "f":
-        norms = numpy.square(matrix, dtype=numpy.float64).sum(axis=1) ** 0.5
-        zeros = size - numpy.count_nonzero(matrix, axis=1)
-        return [Summary(norm, zero, 0, None) for norm, zero in zip(norms.tolist(), zeros.tolist(), strict=True)]
-    total, squares = numpy.zeros(rows), numpy.zeros(rows)
-    zeros, non_finite = numpy.zeros(rows, int), numpy.zeros(rows, int)
-    for start in range(0, size, CHUNK):
-        part = matrix[:, start : start + CHUNK]
-        zeros += part.shape[1] - numpy.count_nonzero(part, axis=1)
+class Figures:
+    """The figures of tensors of one size, whose values come in parts; those in a row are looked at together.
+
+    Args:
+        size: values of each tensor.
+        rows: how many tensors.
+    """
+
+    def __init__(self, size: int, rows: int = 1) -> None:
+        self.size, self.rows, self.seen = size, rows, 0
+        self.total, self.squares = numpy.zeros(rows), numpy.zeros(rows)
+        self.zeros, self.non_finite = numpy.zeros(rows, int), numpy.zeros(rows, int)
+        self.step = max(1, -(-size // SAMPLE))
+        self.sample: list[numpy.ndarray] = []
+
+    @numpy.errstate(invalid="ignore", over="ignore")
+    def add(self, part: "numpy.ndarray | Tensor") -> None:
+        """The next values: `[rows, values]`, or those of the one tensor. All parts but the last have whole chunks."""
+        matrix = part if isinstance(part, numpy.ndarray) else _numpy(part)[None]
+        # A copy, since a view would keep all values in memory.
+        self.sample.append(_numbers(matrix[:, -self.seen % self.step :: self.step]).copy())
         # Twice the precision: the sum shows whether all are finite, and the squares of float32 do not overflow.
-        values = part.astype(numpy.float64)
-        sums = values.sum(axis=1)
-        if not numpy.isfinite(sums).all():
-            finite = numpy.isfinite(values)
-            non_finite += part.shape[1] - numpy.count_nonzero(finite, axis=1)
-            values[~finite] = 0
+        buffer = numpy.empty((self.rows, min(matrix.shape[1], CHUNK)))
+        for start in range(0, matrix.shape[1], CHUNK):
+            numbers = _numbers(matrix[:, start : start + CHUNK])
+            values = buffer[:, : numbers.shape[1]]
+            numpy.copyto(values, numbers)
+            self.zeros += _count(numbers == 0)
             sums = values.sum(axis=1)
-        total += sums
-        squares += numpy.square(values, out=values).sum(axis=1)
-    norms = numpy.where((non_finite == 0) & numpy.isfinite(squares), squares**0.5, numpy.nan).tolist()
-    profiles = _profiles(matrix, total, squares, size - non_finite)
-    return [
-        Summary(None if math.isnan(norm) else norm, zero, odd, profile if odd < size else None)
-        for norm, zero, odd, profile in zip(norms, zeros.tolist(), non_finite.tolist(), profiles, strict=True)
-    ]
+            if not numpy.isfinite(sums).all():
+                finite = numpy.isfinite(values)
+                self.non_finite += _count(~finite)
+                values[~finite] = 0
+                sums = values.sum(axis=1)
+            self.total += sums
+            self.squares += numpy.square(values, out=values).sum(axis=1)
+        self.seen += matrix.shape[1]
+
+    def summaries(self) -> list[Summary]:
+        """The Summary of each tensor, after all of its values."""
+        whole = (self.non_finite == 0) & numpy.isfinite(self.squares)
+        norms = numpy.where(whole, self.squares**0.5, numpy.nan).tolist()
+        floating = self.sample[0].dtype.kind == "f"
+        profiles = self._profiles() if floating else [None] * self.rows
+        return [
+            Summary(None if math.isnan(norm) else norm, zero, odd, profile if odd < self.size else None)
+            for norm, zero, odd, profile in zip(
+                norms, self.zeros.tolist(), self.non_finite.tolist(), profiles, strict=True
+            )
+        ]
+
+    def _profiles(self) -> numpy.ndarray:
+        """The profile of each row, float32 `[rows, 8]`; of rows without a finite value it means nothing."""
+        profiles = numpy.zeros((self.rows, STATISTICS))
+        numbers = numpy.maximum(self.size - self.non_finite, 1)
+        mean = self.total / numbers
+        profiles[:, 0] = mean
+        profiles[:, 1] = numpy.maximum(self.squares / numbers - mean * mean, 0) ** 0.5
+        profiles[:, 7] = numpy.log10(numbers) / 10
+        sample = numpy.concatenate(self.sample, axis=1)
+        # numpy sorts values of half the width many times more slowly.
+        sample = numpy.sort(sample if sample.dtype.itemsize >= 4 else sample.astype(numpy.float32), axis=1)
+        whole = numpy.isfinite(sample[:, [0, -1]]).all(axis=1) if self.size else numpy.zeros(self.rows, bool)
+        profiles[whole, 2:7] = sample[whole][:, _ranks(sample.shape[1])] if whole.any() else 0
+        for row in numpy.flatnonzero(~whole):
+            finite = sample[row][numpy.isfinite(sample[row])]
+            profiles[row, 2:7] = finite[_ranks(len(finite))] if len(finite) else mean[row]
+        return numpy.clip(profiles, -1e6, 1e6).astype(numpy.float32)
+
+
+def _count(marks: numpy.ndarray) -> list[int]:
+    """How many are set in each row; numpy counts along an axis four times more slowly."""
+    return [int(numpy.count_nonzero(row)) for row in marks]
 
 
 def _numpy(tensor: "Tensor") -> numpy.ndarray:
-    """The values, flat; bfloat16, which numpy lacks, as float32."""
+    """The values, flat, without a copy; bfloat16, which numpy lacks, as the uint16 that no tensor is of."""
     import torch
 
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy().reshape(-1)
+    tensor = tensor.detach()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.reshape(-1).view(torch.int16).numpy().view(numpy.uint16)
+    return tensor.numpy().reshape(-1)
 
 
-def _profiles(
-    matrix: numpy.ndarray, total: numpy.ndarray, squares: numpy.ndarray, numbers: numpy.ndarray
-) -> numpy.ndarray:
-    """The profile of each row of `[tensors, values]`, float32 `[tensors, 8]`; of rows without a finite value no sense.
-
-    Args:
-        total: sums of the finite values of each row.
-        squares: sums of their squares.
-        numbers: how many of them there are.
-    """
-    rows, size = matrix.shape
-    profiles = numpy.zeros((rows, STATISTICS))
-    counted = numpy.maximum(numbers, 1)
-    mean = total / counted
-    profiles[:, 0] = mean
-    profiles[:, 1] = numpy.maximum(squares / counted - mean * mean, 0) ** 0.5
-    profiles[:, 7] = numpy.log10(counted) / 10
-    sample = matrix[:, :: max(1, -(-size // SAMPLE))]
-    # numpy sorts values of half the width many times more slowly.
-    sample = numpy.sort(sample if sample.dtype.itemsize >= 4 else sample.astype(numpy.float32), axis=1)
-    whole = numpy.isfinite(sample[:, [0, -1]]).all(axis=1) if size else numpy.zeros(rows, bool)
-    profiles[whole, 2:7] = sample[whole][:, _ranks(sample.shape[1])] if whole.any() else 0
-    for row in numpy.flatnonzero(~whole):
-        finite = sample[row][numpy.isfinite(sample[row])]
-        profiles[row, 2:7] = finite[_ranks(len(finite))] if len(finite) else mean[row]
-    return numpy.clip(profiles, -1e6, 1e6).astype(numpy.float32)
+def _numbers(values: numpy.ndarray) -> numpy.ndarray:
+    """What `_numpy` gave, as numbers: a bfloat16 is the upper half of a float32."""
+    if values.dtype != numpy.uint16:
+        return values
+    return (values.astype(numpy.uint32) << 16).view(numpy.float32)
 
 
 @functools.lru_cache(maxsize=256)
