@@ -1,4 +1,4 @@
-"""An ingest that is killed at a chosen call, and what must be the same afterwards; for `scripts/benchmarks/kills` too."""
+"""An ingest that is killed at a chosen call, and what must be the same afterwards; for `scripts/benchmarks/kills`."""
 
 import os
 import signal

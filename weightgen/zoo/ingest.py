@@ -194,8 +194,10 @@ def _sources(paths: Sequence[Path | str], report: Report) -> Iterator[Source]:
 
 
 def _stamp(source: Source) -> _Stamp:
-    """Size and time of a file; of a folder those of the files in it."""
+    """Size and time of a file; of a folder those of the files in it; of the name of a model nothing."""
     path = source.path
+    if not path.exists():
+        return _Stamp(str(path), 0, 0)
     files = [path] if path.is_file() else sorted(each for each in path.glob("*") if each.is_file())
     states = [file.stat() for file in files]
     place = str(path.absolute()).encode("utf-8", "replace").decode()
