@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy
 
-from weightgen.errors import CorruptFileError
+from weightgen.errors import CorruptFileError, OutputError
 
 FOLDER = "embeddings"
 
@@ -35,19 +35,28 @@ def write_vectors(
         return
     dimension = len(vectors[0])
     connection.execute("INSERT OR IGNORE INTO spaces VALUES (?, ?, ?)", (space, dimension, min(numbers)))
-    path = _path(folder, space)
+    order = numpy.argsort(numbers)
+    matrix = numpy.stack([numpy.asarray(vectors[index], numpy.float32) for index in order])
+    try:
+        _write_rows(_path(folder, space), numpy.asarray(numbers)[order] - 1, matrix)
+    except OSError as error:
+        where = _path(folder, space)
+        raise OutputError(
+            "cannot write", where=where, got=error.strerror, remedy="see that the disk is not full"
+        ) from error
+    connection.executemany("INSERT OR REPLACE INTO embedded VALUES (?, ?)", [(number, space) for number in numbers])
+
+
+def _write_rows(path: Path, places: numpy.ndarray, matrix: numpy.ndarray) -> None:
+    """Sets rows of the matrix in a file; `places`, in order, say which."""
     path.parent.mkdir(exist_ok=True)
     path.touch()
-    # Runs of following numbers are written at once.
-    order = numpy.argsort(numbers)
-    sorted_numbers = numpy.asarray(numbers)[order]
-    matrix = numpy.stack([numpy.asarray(vectors[index], numpy.float32) for index in order])
-    breaks = numpy.flatnonzero(numpy.diff(sorted_numbers) != 1) + 1
+    # Runs of following rows are written at once.
+    breaks = numpy.flatnonzero(numpy.diff(places) != 1) + 1
     with open(path, "r+b") as file:
-        for run in numpy.split(numpy.arange(len(order)), breaks):
-            file.seek((int(sorted_numbers[run[0]]) - 1) * dimension * 4)
+        for run in numpy.split(numpy.arange(len(places)), breaks):
+            file.seek(int(places[run[0]]) * matrix.shape[1] * 4)
             file.write(matrix[run].tobytes())
-    connection.executemany("INSERT OR REPLACE INTO embedded VALUES (?, ?)", [(number, space) for number in numbers])
 
 
 def read_matrix(folder: Path, space: str, dimension: int) -> numpy.ndarray:
