@@ -48,6 +48,7 @@ def fill(text: str) -> str:
         "foreign": foreign(
             *(json.loads((RESULTS / f"{name}.json").read_text()) for name in ("foreign_zoos", "fuzz", "lineage"))
         ),
+        "zoo": zoo(*(json.loads((RESULTS / f"{name}.json").read_text()) for name in ("zoo_scale", "kills"))),
     }
     for name, lines in blocks.items():
         block = "\n".join([f"<!-- figures:{name} -->", *lines, "<!-- end -->"])
@@ -138,6 +139,29 @@ def foreign(zoos: dict[str, Any], fuzz: dict[str, Any], lineage: dict[str, Any])
         f"{len(fuzz['failures'])} |",
         f"| parents found from weights alone, of {lineage['edges']} fine-tuned networks: F1 | {lineage['f1']:.2f} |",
     ]
+
+
+def zoo(scale: dict[str, Any], kills: dict[str, Any]) -> list[str]:
+    asked, small, big = scale["milliseconds"], scale["ingest_small"], scale["ingest_big"]
+    slowest = {kind: max(one["median"] for one in asked[kind].values()) for kind in ("filter", "words", "nearest")}
+    lines = [
+        f"| a zoo of {scale['rows']:,} networks, {scale['cores']} cores | reached | aim |",
+        "|---|---|---|",
+        f"| opened, milliseconds | {asked['open']['median']:.1f} | 100 |",
+        f"| filter, order and limit by an index: slowest of {len(asked['filter'])} queries | {slowest['filter']:.1f} "
+        "| 20 |",
+        f"| full-text: slowest of {len(asked['words'])} | {slowest['words']:.1f} | 100 |",
+        f"| exact 10 nearest of 128 dimensions: slowest of {len(asked['nearest'])} filters | {slowest['nearest']:.0f} "
+        "| 100 |",
+        f"| memory of the asking process, MB | {asked['memory_megabytes']} | 1,000 |",
+        f"| small networks ingested a second | {small['2 processes']['networks_a_second']:,} | 2,000 |",
+        f"| a file of {big['megabytes']:,} MB: share of the speed of a copy | {100 * big['share_of_copy_speed']:.0f} % "
+        "| 50 % |",
+        f"| its peak of memory, MB | {big['memory_megabytes']} | {2 * big['largest_tensor_megabytes'] + 500} |",
+        f"| ingests killed at random, of which lost or doubled something | {kills['kills']}, "
+        f"{len(kills['failures'])} | 0 |",
+    ]
+    return lines
 
 
 if __name__ == "__main__":
