@@ -13,7 +13,7 @@ from numpy.lib import format as numpy_format
 from weightgen.checkpoint import KINDS, Card
 from weightgen.errors import CorruptFileError
 from weightgen.formats.format import Network, damaged, register
-from weightgen.formats.tensors import facts, made_with, network, read_into, split_facts
+from weightgen.formats.tensors import facts, made_with, network, once, read_into, split_facts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +65,7 @@ def arrays(path: Path) -> Arrays:
     """
     found: Arrays = {}
     with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
+        for info in once((info.filename, info) for info in archive.infolist()).values():
             packed = info.compress_type != zipfile.ZIP_STORED
             most = min(MAXIMUM_PACKED, 1100 * info.compress_size + 1000) if packed else path.stat().st_size
             if info.file_size > most:

@@ -14,7 +14,7 @@ from weightgen.architecture import Architecture
 from weightgen.checkpoint import KIND, Card, Checkpoint
 from weightgen.errors import CorruptFileError
 from weightgen.formats.format import Network, damaged, register
-from weightgen.formats.tensors import Kinds, Pieces, facts, from_buffer, made_with, network, read_into
+from weightgen.formats.tensors import Kinds, Pieces, facts, from_buffer, made_with, network, once, read_into
 from weightgen.storage import KINDS, METADATA_KEY, PIECE, WIDTHS, tensor_digest, unsealed
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def opened(path: Path) -> tuple[Kinds, dict[str, str], Callable[[str], "Tensor"]
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        found = json.loads(content)
+        found = json.loads(content, object_pairs_hook=once)
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise damaged(path, str(error), "safetensors file") from error
     found.pop("__metadata__", None)

@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -117,6 +118,20 @@ def read_into(file: IO[bytes], size: int) -> numpy.ndarray:
     while place < size and (got := file.readinto(content[place : place + PART].data)):  # type: ignore[attr-defined]
         place += got
     return content[:place]
+
+
+def once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """A dict of pairs; a name that stands there twice is an error, since parsers differ in which of the two counts.
+
+    Raises:
+        ValueError: that names it.
+    """
+    pairs = list(pairs)
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        name = next(name for name, number in Counter(name for name, _ in pairs).items() if number > 1)
+        raise ValueError(f"the name {clean(name)!r} stands there twice")
+    return found
 
 
 def damaged(path: Path, what: str, title: str = "file") -> CorruptFileError:

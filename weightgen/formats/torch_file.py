@@ -14,7 +14,7 @@ from weightgen.errors import CorruptFileError
 from weightgen.formats.format import Network, damaged, register
 from weightgen.formats.pickles import Call, Name, Storage, describe
 from weightgen.formats.settings import read_yaml
-from weightgen.formats.tensors import Kinds, facts, from_buffer, made_with, read_into
+from weightgen.formats.tensors import Kinds, facts, from_buffer, made_with, once, read_into
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -122,7 +122,7 @@ def contents(path: Path, opener: Opener) -> tuple[Any, dict[str, Block]]:
 
 def _zip(path: Path, file: IO[bytes]) -> tuple[Any, dict[str, Block]]:
     with zipfile.ZipFile(file) as archive:
-        members = {info.filename: info for info in archive.infolist()}
+        members = once((info.filename, info) for info in archive.infolist())
         (root,) = {name.removesuffix("data.pkl") for name in members if name.endswith("/data.pkl")}
         if f"{root}constants.pkl" in members:
             raise CorruptFileError(
