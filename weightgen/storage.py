@@ -27,6 +27,10 @@ METADATA_KEY = "weightgen"
 AT_ONCE = 2
 """Tensors of a big file that are written at once, each by a thread of its own."""
 
+WRITTEN = 2**18
+"""Bytes that are given to the system at once: of more, Linux seeks as much memory in one piece, which may take ten
+times as long as the writing."""
+
 PIECE = 4 * 2**20
 """Bytes of a tensor that are read, hashed and written at once: few enough to stay in the processor's cache."""
 
@@ -122,7 +126,9 @@ def pack_tensors(
     with atomic(path) as temporary, _writing(path, temporary) as file:
         file.write(_beginning(shapes, header, digests))
         for name in _data_order(shapes):
-            file.write(_content(tensors[name]))
+            content = _bytes(tensors[name])
+            for place in range(0, len(content), WRITTEN):
+                file.write(content[place : place + WRITTEN])
 
 
 def stream_tensors(
@@ -158,9 +164,9 @@ def stream_tensors(
         def store(name: str, place: int) -> str:
             hasher = _hasher(*shapes[name])
             for piece in pieces(name):
-                content = _content(piece).reshape(-1).view("uint8")
+                content = _bytes(piece)
                 hasher.update(content)
-                _write_at(file.fileno(), content.data, place)
+                _write_at(file.fileno(), content, place)
                 look(name, piece)
                 place += len(content)
             return hasher.hexdigest()
@@ -175,8 +181,7 @@ def _write_at(descriptor: int, content: memoryview, place: int) -> None:
     """Writes bytes at a place of a file; several threads may write at once."""
     done = 0
     while done < len(content):
-        # The system writes two gigabytes at a time at most.
-        done += os.pwrite(descriptor, content[done:], place + done)
+        done += os.pwrite(descriptor, content[done : done + WRITTEN], place + done)
 
 
 @contextmanager
@@ -231,6 +236,10 @@ def _content(tensor: "Tensor") -> "numpy.ndarray":
         # numpy has no such kind; its bytes are the same under another name.
         tensor = tensor.view(torch.int16)
     return numpy.ascontiguousarray(tensor.numpy())
+
+
+def _bytes(tensor: "Tensor") -> memoryview:
+    return memoryview(_content(tensor).reshape(-1).view("uint8"))
 
 
 def read_header(path: Path | str) -> tuple[dict[str, Any], dict[str, str]]:
