@@ -190,9 +190,12 @@ class Architecture:
         return cls.of(family, **options)
 
     def __str__(self) -> str:
-        if not self.options:
-            return self.family
-        return self.family + "?" + "&".join(f"{name}={_text(value)}" for name, value in self.options)
+        return self._recipe
+
+    @functools.cached_property
+    def _recipe(self) -> str:
+        options = "&".join(f"{name}={_text(value)}" for name, value in self.options)
+        return f"{self.family}?{options}" if options else self.family
 
     def option(self, name: str) -> Value:
         """The value of an option, given or default."""

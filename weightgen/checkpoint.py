@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from weightgen.architecture import Architecture
 from weightgen.errors import ArchitectureError, CorruptFileError, OutputError
 from weightgen.registry import unknown_name
-from weightgen.storage import read_header, read_shapes, read_tensor, tensor_digest, write_tensors
+from weightgen.storage import kind_of, read_header, read_shapes, read_tensor, tensor_digest, write_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -100,7 +100,7 @@ class Card:
             CorruptFileError: for a value that is not what a Card holds; it names the entry.
         """
         entries = _of_kind(value, "card", dict)
-        unknown = set(entries) - {entry.name for entry in dataclasses.fields(cls)}
+        unknown = set(entries) - _ENTRIES
         if unknown:
             # A newer weightgen may write more; what is not understood must not be lost in silence.
             raise _wrong("card", f"the unknown entry '{min(map(str, unknown))}'", "the entries of a Card")
@@ -130,6 +130,9 @@ class Card:
         )
 
 
+_ENTRIES = frozenset(entry.name for entry in dataclasses.fields(Card))
+
+
 class Checkpoint:
     """One network: an Architecture, the tensors of its state dict, and a Card.
 
@@ -146,13 +149,14 @@ class Checkpoint:
     """
 
     def __init__(self, architecture: Architecture, tensors: Mapping[str, "Tensor"], card: Card | None = None) -> None:
-        shapes = {name: (_kind(tensor), tuple(tensor.shape)) for name, tensor in tensors.items()}
+        shapes = {name: (kind_of(tensor), tuple(tensor.shape)) for name, tensor in tensors.items()}
         self.architecture = architecture
         self.card = Card() if card is None else card
         self.shapes = _fitting(architecture, shapes)
         self._tensors = {name: tensors[name].detach() for name in self.shapes}
         self._digests: dict[str, str] = {}
         self._read: Callable[[str, str], Tensor] | None = None
+        self._pieces: Callable[[str], Iterator[Tensor]] | None = None
 
     @classmethod
     def lazy(
@@ -162,6 +166,7 @@ class Checkpoint:
         digests: Mapping[str, str],
         read: Callable[[str, str], "Tensor"],
         card: Card,
+        pieces: Callable[[str], Iterator["Tensor"]] | None = None,
     ) -> "Checkpoint":
         """A Checkpoint whose tensors are fetched when they are asked for.
 
@@ -169,6 +174,7 @@ class Checkpoint:
             shapes: name → (kind such as `float32`, shape).
             digests: name → digest of the tensor; those that are not there are made of what `read` gives.
             read: gives the tensor of a name and a digest (empty if unknown), or raises CorruptFileError.
+            pieces: gives the values of a tensor in parts of whole `PIECE`s, if the source can.
 
         Raises:
             ArchitectureError: if the shapes are not those of the architecture.
@@ -180,6 +186,7 @@ class Checkpoint:
         checkpoint._tensors = {}
         checkpoint._digests = dict(digests)
         checkpoint._read = read
+        checkpoint._pieces = pieces
         return checkpoint
 
     @classmethod
@@ -242,6 +249,12 @@ class Checkpoint:
             return self._tensors[name]
         return self._read(name, self._digests.get(name, ""))
 
+    def pieces(self, name: str) -> Iterator["Tensor"]:
+        """The values of one tensor, flat, a part after the other; where the source can, one part is in memory."""
+        if self._pieces is None or name in self._tensors:
+            return iter((self.read(name).reshape(-1),))
+        return self._pieces(name)
+
     def digest(self, name: str) -> str:
         """The digest of one tensor; that of a loaded Checkpoint is known without reading the tensor."""
         if name not in self._digests:
@@ -290,10 +303,6 @@ class Checkpoint:
 
     def __repr__(self) -> str:
         return f"Checkpoint({self.architecture}, {self.parameters:,} parameters, task {self.card.task})"
-
-
-def _kind(tensor: "Tensor") -> str:
-    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _fitting(

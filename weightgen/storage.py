@@ -1,12 +1,14 @@
 """Files that can be trusted: atomic writes, and safetensors whose every byte is covered by a digest."""
 
+import functools
 import hashlib
+import itertools
 import json
 import math
 import os
 import struct
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,11 +17,22 @@ from typing import IO, TYPE_CHECKING, Any
 from weightgen.errors import CorruptFileError, MissingDataError, OutputError
 
 if TYPE_CHECKING:
+    import numpy
+    import torch
     from torch import Tensor
 
 FORMAT_VERSION = 1
 METADATA_KEY = "weightgen"
-MAXIMUM_HEADER = 100_000_000
+
+AT_ONCE = 2
+"""Tensors of a big file that are written at once, each by a thread of its own."""
+
+WRITTEN = 2**18
+"""Bytes that are given to the system at once: of more, Linux seeks as much memory in one piece, which may take ten
+times as long as the writing."""
+
+PIECE = 4 * 2**20
+"""Bytes of a tensor that are read, hashed and written at once: few enough to stay in the processor's cache."""
 
 
 @contextmanager
@@ -62,9 +75,13 @@ def write_text(path: Path | str, text: str) -> None:
 
 def tensor_digest(tensor: "Tensor") -> str:
     """A hash of a tensor's kind, shape and bytes."""
-    hasher = hashlib.blake2b(f"{tensor.dtype} {tuple(tensor.shape)}".encode(), digest_size=16)
+    hasher = _hasher(kind_of(tensor), tuple(tensor.shape))
     hasher.update(_content(tensor))
     return hasher.hexdigest()
+
+
+def _hasher(kind: str, shape: tuple[int, ...]) -> "hashlib._Hash":
+    return hashlib.blake2b(f"torch.{kind} {shape}".encode(), digest_size=16)
 
 
 def write_tensors(path: Path | str, tensors: Mapping[str, "Tensor"], header: Mapping[str, Any]) -> None:
@@ -105,26 +122,29 @@ def pack_tensors(
     path: Path, tensors: Mapping[str, "Tensor"], digests: Mapping[str, str], header: Mapping[str, Any]
 ) -> None:
     """Writes a file like `write_tensors` of many small tensors whose digests are known: in a third of the time."""
-    shapes = {name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)) for name, tensor in tensors.items()}
+    shapes = {name: (kind_of(tensor), tuple(tensor.shape)) for name, tensor in tensors.items()}
     with atomic(path) as temporary, _writing(path, temporary) as file:
         file.write(_beginning(shapes, header, digests))
         for name in _data_order(shapes):
-            file.write(_content(tensors[name]))
+            content = _bytes(tensors[name])
+            for place in range(0, len(content), WRITTEN):
+                file.write(content[place : place + WRITTEN])
 
 
 def stream_tensors(
     path: Path,
     shapes: Shapes,
-    read: Callable[[str], "Tensor"],
+    pieces: Callable[[str], Iterator["Tensor"]],
     look: Callable[[str, "Tensor"], None],
     draft: tuple[str, Mapping[str, Any]],
     seal: Callable[[dict[str, str]], tuple[str, Mapping[str, Any]]],
 ) -> str:
-    """Writes a file like `write_tensors`, one tensor at a time, whose header depends on all of them.
+    """Writes a file like `write_tensors`, piece by piece, whose header depends on all of them.
 
     Args:
-        read: gives one tensor; it is hashed, written and looked at at once, and then forgotten.
-        look: is shown name and tensor.
+        pieces: gives the values of one tensor, flat, in parts; each is hashed, written and looked at while it is in
+            the processor's cache, and then forgotten. Called from several threads.
+        look: is shown name and part, those of one tensor in order; called from several threads.
         draft: a prefix of all names and a header, of the length of those that `seal` will give.
         seal: gives prefix and header from name → digest.
 
@@ -136,21 +156,32 @@ def stream_tensors(
         named = {f"{prefix}/{name}": kind for name, kind in shapes.items()}
         return _beginning(named, header, {f"{prefix}/{name}": digest for name, digest in digests.items()})
 
-    digests: dict[str, str] = {}
-    with atomic(path) as temporary, _writing(path, temporary) as file, ThreadPoolExecutor(1) as helper:
-        file.write(beginning(*draft, dict.fromkeys(shapes, "0" * 32)))
-        for name in _data_order(shapes):
-            tensor = read(name)
-            hashed = helper.submit(tensor_digest, tensor)
-            file.write(_content(tensor))
-            look(name, tensor)
-            digests[name] = hashed.result()
-            # Before the next is read, so that one is in memory at a time.
-            del tensor, hashed
+    with atomic(path) as temporary, _writing(path, temporary) as file, ThreadPoolExecutor(AT_ONCE) as pool:
+        start = beginning(*draft, dict.fromkeys(shapes, "0" * 32))
+        order = _data_order(shapes)
+        places = itertools.accumulate((_size(*shapes[name]) for name in order), initial=len(start))
+
+        def store(name: str, place: int) -> str:
+            hasher = _hasher(*shapes[name])
+            for piece in pieces(name):
+                content = _bytes(piece)
+                hasher.update(content)
+                _write_at(file.fileno(), content, place)
+                look(name, piece)
+                place += len(content)
+            return hasher.hexdigest()
+
+        digests = dict(zip(order, pool.map(store, order, places), strict=True))
         prefix, header = seal(digests)
-        file.seek(0)
         file.write(beginning(prefix, header, digests))
     return prefix
+
+
+def _write_at(descriptor: int, content: memoryview, place: int) -> None:
+    """Writes bytes at a place of a file; several threads may write at once."""
+    done = 0
+    while done < len(content):
+        done += os.pwrite(descriptor, content[done : done + WRITTEN], place + done)
 
 
 @contextmanager
@@ -167,13 +198,17 @@ def _data_order(shapes: Shapes) -> list[str]:
     return sorted(shapes, key=lambda name: -WIDTHS[shapes[name][0]])
 
 
+def _size(kind: str, shape: tuple[int, ...]) -> int:
+    return math.prod(shape) * WIDTHS[kind]
+
+
 def _beginning(shapes: Shapes, header: Mapping[str, Any], digests: Mapping[str, str]) -> bytes:
     """What stands in a safetensors file before the values."""
     words = {kind: word for word, kind in KINDS.items()}
     place, entries = 0, {}
     for name in _data_order(shapes):
         kind, shape = shapes[name]
-        size = math.prod(shape) * WIDTHS[kind]
+        size = _size(kind, shape)
         entries[name] = {"dtype": words[kind], "shape": list(shape), "data_offsets": [place, place + size]}
         place += size
     content = json.dumps({"__metadata__": {METADATA_KEY: _sealed(header, digests)}, **entries}).encode()
@@ -181,8 +216,18 @@ def _beginning(shapes: Shapes, header: Mapping[str, Any], digests: Mapping[str, 
     return struct.pack("<Q", len(content)) + content
 
 
-def _content(tensor: "Tensor") -> memoryview:
-    """The bytes of a tensor."""
+def kind_of(tensor: "Tensor") -> str:
+    """The kind of a tensor, such as `float32`."""
+    return _kind(tensor.dtype)
+
+
+@functools.cache
+def _kind(dtype: "torch.dtype") -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _content(tensor: "Tensor") -> "numpy.ndarray":
+    """The values of a tensor, one after the other in memory."""
     import numpy
     import torch
 
@@ -190,7 +235,11 @@ def _content(tensor: "Tensor") -> memoryview:
     if tensor.dtype == torch.bfloat16:
         # numpy has no such kind; its bytes are the same under another name.
         tensor = tensor.view(torch.int16)
-    return numpy.ascontiguousarray(tensor.numpy()).reshape(-1).view(numpy.uint8).data
+    return numpy.ascontiguousarray(tensor.numpy())
+
+
+def _bytes(tensor: "Tensor") -> memoryview:
+    return memoryview(_content(tensor).reshape(-1).view("uint8"))
 
 
 def read_header(path: Path | str) -> tuple[dict[str, Any], dict[str, str]]:
@@ -210,6 +259,15 @@ def read_header(path: Path | str) -> tuple[dict[str, Any], dict[str, str]]:
             metadata, names = file.metadata() or {}, set(file.keys())
     except (SafetensorError, OSError, ValueError) as error:
         raise _corrupt(path, f"not a readable safetensors file ({error})") from error
+    return unsealed(path, metadata, names)
+
+
+def unsealed(path: Path, metadata: Mapping[str, str], names: Iterable[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Like `read_header`, of a safetensors file whose metadata and names of tensors have been read.
+
+    Raises:
+        CorruptFileError: if it is not a whole file of ours.
+    """
     if METADATA_KEY not in metadata:
         raise CorruptFileError(
             "not a file of weightgen",
@@ -236,7 +294,7 @@ def read_header(path: Path | str) -> tuple[dict[str, Any], dict[str, str]]:
             expected=f"at most {FORMAT_VERSION}",
             remedy="upgrade weightgen",
         )
-    if names != set(digests):
+    if set(names) != set(digests):
         raise _corrupt(path, "its tensors are not those that its header names")
     return header, digests
 

@@ -49,6 +49,7 @@ def fill(text: str) -> str:
         "foreign": foreign(
             *(json.loads((RESULTS / f"{name}.json").read_text()) for name in ("foreign_zoos", "fuzz", "lineage"))
         ),
+        "zoo": zoo(*(json.loads((RESULTS / f"{name}.json").read_text()) for name in ("zoo_scale", "kills"))),
     }
     for name, lines in blocks.items():
         block = "\n".join([f"<!-- figures:{name} -->", *lines, "<!-- end -->"])
@@ -158,6 +159,35 @@ def foreign(zoos: dict[str, Any], fuzz: dict[str, Any], lineage: dict[str, Any])
         f"| damaged files of all formats, of which crashed, hung or ran code | {fuzz['files']:,}, "
         f"{len(fuzz['failures'])} |",
         f"| parents found from weights alone, of {lineage['edges']} fine-tuned networks: F1 | {lineage['f1']:.2f} |",
+    ]
+
+
+def zoo(scale: dict[str, Any], kills: dict[str, Any]) -> list[str]:
+    asked, small, big = scale["milliseconds"], scale["ingest_small"], scale["ingest_big"]
+    slowest = {kind: max(one["median"] for one in asked[kind].values()) for kind in ("filter", "words", "nearest")}
+    memory = asked["memory_megabytes"]
+    load = max(scale["load_before"], small["load_before"], big["load_before"])
+    most, rate, share = 2 * big["largest_tensor_megabytes"] + 500, small["2 processes"]["networks_a_second"], 0.5
+    rows = [
+        ("opened, milliseconds", f"{asked['open']['median']:.1f}", asked["open"]["median"] <= 100, "100"),
+        ("filter, order and limit by an index, milliseconds: slowest of " + str(len(asked["filter"])),
+         f"{slowest['filter']:.1f}", slowest["filter"] <= 20, "20"),
+        (f"full-text, slowest of {len(asked['words'])}", f"{slowest['words']:.1f}", slowest["words"] <= 100, "100"),
+        (f"exact 10 nearest of 128 dimensions, slowest of {len(asked['nearest'])} filters",
+         f"{slowest['nearest']:.0f}", slowest["nearest"] <= 100, "100"),
+        ("memory of the asking process, MB", f"{memory}", memory <= 1000, "1,000"),
+        ("small networks ingested a second, by two processes", f"{rate:,}", rate >= 2000, "2,000"),
+        (f"a file of {big['megabytes']:,} MB ingested: share of the speed of a copy",
+         f"{100 * big['share_of_copy_speed']:.0f} %", big["share_of_copy_speed"] >= share, f"{100 * share:.0f} %"),
+        ("its peak of memory, MB", f"{big['memory_megabytes']}", big["memory_megabytes"] <= most, f"{most}"),
+        ("ingests killed at random, of which lost or doubled something", f"{kills['kills']}, {len(kills['failures'])}",
+         not kills["failures"], "0"),
+    ]  # fmt: skip
+    return [
+        f"| a zoo of {scale['rows']:,} networks on {scale['cores']} cores, for which others waited too (load {load}) "
+        "| reached | aim |",
+        "|---|---|---|",
+        *(f"| {name} | {value}{'' if met else ' (missed)'} | {aim} |" for name, value, met, aim in rows),
     ]
 
 

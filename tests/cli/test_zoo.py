@@ -121,6 +121,8 @@ def test_lineage(zoo, call, tmp_path):
     assert json.loads(call("lineage", "good", "--zoo", zoo, "--json"))["edges"] == []
     assert call("lineage", "good", "--zoo", zoo, "--out", str(tmp_path / "graph.dot")).strip().endswith("graph.dot")
     assert (tmp_path / "graph.dot").read_text().startswith("digraph lineage {")
+    call("lineage", "good", "--zoo", zoo, "--out", str(tmp_path / "graph.png"))
+    assert (tmp_path / "graph.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_verify_remove_gc_and_freeze(zoo, call):

@@ -13,7 +13,7 @@ import torch
 from format_examples import EXAMPLES, NNET
 
 from weightgen.errors import CorruptFileError, MissingDataError
-from weightgen.formats import format_of, read
+from weightgen.formats import discover, format_of, read
 
 
 def refused(path, match=None):
@@ -167,6 +167,58 @@ def test_safetensors_header_bombs(tmp_path):
     refused(path, "longer than")
     path.write_bytes(struct.pack("<Q", 200_000) + b"{" + b'"a":{' * 39_999 + b"    ")
     refused(path, "damaged")
+
+
+def _twice_in_safetensors(path):
+    entry = '"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
+    content = f"{{{entry},{entry}}}".encode()
+    path.write_bytes(struct.pack("<Q", len(content)) + content + b"\0" * 4)
+
+
+def _twice_in_npz(path):
+    values = io.BytesIO()
+    numpy.save(values, numpy.ones(3, numpy.float32))
+    with zipfile.ZipFile(path, "w") as archive:
+        for _ in range(2):
+            archive.writestr("a.npy", values.getvalue())
+
+
+def _twice_in_torch(path):
+    torch.save({"a": torch.ones(3)}, path)
+    with zipfile.ZipFile(path, "a") as archive:
+        name = next(one for one in archive.namelist() if one.endswith("/data/0"))
+        archive.writestr(name, b"\0" * 12)
+
+
+def _twice_in_onnx(path):
+    onnx = pytest.importorskip("onnx")
+    tensors = [onnx.numpy_helper.from_array(numpy.full(3, value, numpy.float32), "a") for value in (1, 2)]
+    path.write_bytes(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], tensors)).SerializeToString())
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("write", [_twice_in_safetensors, _twice_in_npz, _twice_in_torch, _twice_in_onnx])
+def test_a_name_that_stands_there_twice(tmp_path, write):
+    write(tmp_path / "x")
+    refused(tmp_path / "x", "the name '.*' stands there twice")
+
+
+def test_a_folder_of_rubbish(tmp_path):
+    random = numpy.random.default_rng(0)
+    endings = ("", ".pt", ".safetensors", ".json", ".npz", ".onnx", ".nnet", ".zip", ".yml")
+    for number, ending in enumerate(endings * 3):
+        folder = tmp_path / "/".join("abc"[: number % 4])
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}{ending}").write_bytes(random.bytes(int(random.integers(1, 3000))))
+    (tmp_path / "circle").symlink_to(tmp_path)
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    os.mkfifo(tmp_path / "pipe")
+    found = list(discover(tmp_path))
+    # Whatever random bytes may pass for is a named error when it is read.
+    for source in found:
+        if source.format is not None:
+            refused(source.path)
+    assert len(found) >= 27 and {source.reason for source in found} >= {"of no format that is read"}
 
 
 def test_numpy_that_lies(tmp_path):

@@ -1,11 +1,7 @@
 import importlib.util
 import os
-import random
-import signal
-import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy
@@ -18,11 +14,16 @@ from weightgen.zoo import Zoo, packing
 from weightgen.zoo import ingest as module
 from weightgen.zoo.ingest import Facts, ingest, preview
 
-_PATH = Path(__file__).parent.parent / "formats" / "examples.py"
-_SPECIFICATION = importlib.util.spec_from_file_location("ingest_examples", _PATH)
-_MODULE = importlib.util.module_from_spec(_SPECIFICATION)
-_SPECIFICATION.loader.exec_module(_MODULE)
-EXAMPLES = _MODULE.EXAMPLES
+
+def _module(name: str, path: Path):
+    specification = importlib.util.spec_from_file_location(name, path)
+    found = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(found)
+    return found
+
+
+EXAMPLES = _module("ingest_examples", Path(__file__).parent.parent / "formats" / "examples.py").EXAMPLES
+killing = _module("killing", Path(__file__).parent / "killing.py")
 
 
 @pytest.fixture
@@ -42,16 +43,6 @@ def write(folder: Path, number: int, first: int = 0) -> None:
     for seed in range(first, first + number):
         values = torch.randn(30, generator=torch.Generator().manual_seed(seed))
         save_file({"a.weight": values[:20].reshape(4, 5), "b": values[20:]}, folder / f"net_{seed:03d}.safetensors")
-
-
-def content(zoo: Path) -> list:
-    """Everything a catalogue says, row by row."""
-    with sqlite3.connect(f"file:{zoo}/catalogue.db?mode=ro", uri=True) as connection:
-        tables = ("blobs", "models", "tensors", "metrics", "hyperparameters", "tags", "lineage", "sources", "embedded")
-        found = [connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall() for table in tables]
-        found.append(connection.execute("SELECT rowid, name, about FROM texts ORDER BY 1").fetchall())
-    connection.close()
-    return found
 
 
 def test_every_format_becomes_networks_of_one_zoo(zoo, folder):
@@ -138,45 +129,39 @@ def test_workers_give_the_same_catalogue(folder, tmp_path, monkeypatch):
         calls: list[tuple] = []
         report = ingest(zoo, [folder], workers=workers, progress=lambda *call, calls=calls: calls.append(call[:2]))
         assert len(report.added) == 23 and calls == [(5, 23), (10, 23), (15, 23), (20, 23), (23, 23)]
-    assert content(zoos[0].path) == content(zoos[1].path)
+    assert killing.content(zoos[0].path) == killing.content(zoos[1].path)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked, so that each is killed at a chosen call")
+def test_an_ingest_that_is_killed_ends_as_if_it_had_not_been(folder, tmp_path, monkeypatch):
+    # Restored afterwards; `killing.run` sets them.
+    monkeypatch.setattr(module, "CHUNK_SOURCES", 4)
+    monkeypatch.setattr(packing, "BIG_BYTES", 30_000)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    killing.write_sources(folder, 10, 3)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    calls = killing.run(whole, folder)
+    stages = []
+    for last in (calls // 20, calls // 4, calls // 2, calls // 3, calls // 5):
+        assert killing.run_killed(killed, folder, last)
+        stages.append(len(Zoo(killed)))
+        assert Zoo(killed).verify().damaged == {}
+    assert stages[0] == 0 and 0 < stages[-1] < 13 and stages == sorted(stages)
+    killing.run(killed, folder)
+    assert killing.content(killed) == killing.content(whole)
+    Zoo(killed).gc(0)
+    assert Zoo(killed).verify().to_json() == {"networks": 13, "damaged": {}, "orphans": []}
+    torch.set_num_threads(threads)
 
 
 INGEST = """
-import signal, sys
+import sys
 from weightgen.zoo import Zoo, ingest as module
 from pathlib import Path
 module.CHUNK_SOURCES = 4
-zoo = Path(sys.argv[1])
-if len(sys.argv) > 3:
-    module.ingest(Zoo.create(zoo.with_name(f"warm{len(list(zoo.parent.iterdir()))}")), [sys.argv[2]])
-    # Dies at once, and with nothing done, after so much time of the processor: how busy the machine is does not matter.
-    signal.setitimer(signal.ITIMER_PROF, float(sys.argv[3]))
-module.ingest(Zoo(zoo), [sys.argv[2]])
+module.ingest(Zoo(Path(sys.argv[1])), [sys.argv[2]])
 """
-
-
-def test_an_ingest_that_is_killed_ends_as_if_it_had_not_been(folder, tmp_path, monkeypatch):
-    write(folder, 60)
-    monkeypatch.setattr(module, "CHUNK_SOURCES", 4)
-    whole, killed = (Zoo.create(tmp_path / name) for name in ("whole", "killed"))
-    ingest(whole, [folder])
-    started = time.process_time()
-    ingest(Zoo.create(tmp_path / "timed"), [folder])
-    seconds = time.process_time() - started
-    chance = random.Random(0)
-    stages = []
-    while len(stages) < 12 and not (len(stages) > 3 and any(0 < stage < 60 for stage in stages)):
-        after = str(chance.uniform(0, seconds / 2))
-        done = subprocess.run([sys.executable, "-c", INGEST, str(killed.path), str(folder), after])
-        assert done.returncode in (0, -signal.SIGPROF)
-        stages.append(len(killed))
-        assert killed.verify().damaged == {} and len(killed) % 4 == 0
-    assert any(0 < stage < 60 for stage in stages), stages
-    ingest(killed, [folder])
-    assert content(killed.path) == content(whole.path)
-    assert killed.verify().damaged == {}
-    nearest = [[one.row.id for one in zoo.query().nearest("net_007", 5)] for zoo in (whole, killed)]
-    assert nearest[0] == nearest[1]
 
 
 def test_two_ingests_at_once(folder, zoo):

@@ -251,7 +251,7 @@ def test_the_least_distances_are_exact(number, k, seed):
     rows = numpy.flatnonzero(random.random(number) < 0.7)
     every = numpy.square(matrix[rows] - matrix[0]).sum(1)
     squares = distances(matrix, rows, matrix[0])
-    assert numpy.array_equal(squares, every) and numpy.array_equal(distances(matrix, None, matrix[0])[rows], every)
+    assert numpy.array_equal(squares, every)
     assert least(squares, k).tolist() == numpy.lexsort((rows, every))[:k].tolist()
 
 

@@ -53,6 +53,40 @@ def test_great_tensors_are_looked_at_in_parts(monkeypatch):
     assert numpy.abs(summarise(values).profile - whole.profile).max() < 0.6
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.int8])
+def test_values_that_come_in_parts_give_the_same(kind, monkeypatch):
+    monkeypatch.setattr(summary, "CHUNK", 64)
+    monkeypatch.setattr(summary, "SAMPLE", 100)
+    values = (3 * torch.randn(1000, generator=torch.Generator().manual_seed(0))).to(kind)
+    figures = summary.Figures(1000)
+    for start in range(0, 1000, 192):
+        figures.add(values[start : start + 192])
+    (parts,), whole = figures.summaries(), summarise(values)
+    assert parts[:3] == whole[:3] and numpy.array_equal(parts.profile, whole.profile)
+
+
+def test_bfloat16_gives_what_its_values_give_as_float32():
+    values = torch.randn(5000, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    values[:4] = torch.tensor([0.0, -0.0, math.nan, math.inf])
+    half, single = summarise(values), summarise(values.float())
+    assert half[:3] == single[:3] == (None, 2, 2) and numpy.array_equal(half.profile, single.profile)
+
+
+@given(st.data())
+def test_tensors_that_are_looked_at_together_give_the_same_as_alone(data):
+    random = numpy.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    tensors = []
+    for size in data.draw(st.lists(st.sampled_from([0, 1, 3, 700, 4100, 9000]), max_size=12)):
+        values = random.standard_normal(size).astype(data.draw(st.sampled_from(["float32", "float16", "int64"])))
+        if size > 1 and values.dtype.kind == "f":
+            values[1] = data.draw(st.sampled_from([0, 1, numpy.nan, numpy.inf]))
+        tensors.append(torch.from_numpy(values))
+    for one, tensor in zip(summary.summaries(tensors), tensors, strict=True):
+        alone = summarise(tensor)
+        assert one[:3] == alone[:3]
+        assert (one.profile is None) == (alone.profile is None) and numpy.array_equal(one.profile, alone.profile)
+
+
 def test_squares_that_float32_cannot_hold():
     assert summarise(torch.full((4,), 1e30)).norm == pytest.approx(2e30)
 

@@ -284,7 +284,7 @@ def lineage(
     inferred
         Show kept guesses too.
     out
-        Write the graph in Graphviz's language to this file; .png draws it with the program dot.
+        Write the graph in Graphviz's language to this file; .png, .svg or .pdf give a picture.
     json
         Print the edges as JSON.
     """

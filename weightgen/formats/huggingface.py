@@ -11,7 +11,7 @@ from weightgen.formats.format import Network, register
 from weightgen.formats.safetensors_file import opened
 from weightgen.formats.settings import read_json
 from weightgen.formats.sharded import shards
-from weightgen.formats.tensors import Kinds, facts, made_with, network
+from weightgen.formats.tensors import Kinds, Pieces, facts, made_with, network
 from weightgen.formats.torch_file import tensors_of
 from weightgen.libraries import recipe_options
 
@@ -33,17 +33,17 @@ def weights_file(folder: Path) -> Path | None:
     return next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
 
 
-def weights(folder: Path) -> tuple[Kinds, Callable[[str], "Tensor"]]:
-    """Kinds of all tensors of a folder, and the function that reads one."""
+def weights(folder: Path) -> tuple[Kinds, Callable[[str], "Tensor"], Pieces | None]:
+    """Kinds of all tensors of a folder, and the functions that read one."""
     path = weights_file(folder)
     if path is None:
         raise MissingDataError("no weights in the folder", where=folder, expected=", ".join(WEIGHTS))
     if path.name.endswith(".json"):
         return shards(path)
     if path.suffix == ".bin":
-        return tensors_of(path)
-    kinds, _, tensor = opened(path)
-    return kinds, tensor
+        return *tensors_of(path), None
+    kinds, _, tensor, pieces = opened(path)
+    return kinds, tensor, pieces
 
 
 def config_of(folder: Path) -> dict[str, Any]:
@@ -68,8 +68,8 @@ def read(path: Path) -> list[Network]:
     more = {"pipeline": pipeline["_class_name"]} if isinstance(pipeline, dict) and "_class_name" in pipeline else {}
     settings = facts({"library": library, **config, **more})
     card = Card(origin="ingested", hyperparameters=settings, made_with=made_with("huggingface", path))
-    kinds, read_one = weights(path)
-    return [Network("", network(kinds, read_one, card, path, _architecture(library, config)))]
+    kinds, read_one, pieces = weights(path)
+    return [Network("", network(kinds, read_one, card, path, _architecture(library, config), pieces))]
 
 
 def _architecture(library: str, config: dict[str, Any]) -> Architecture | None:

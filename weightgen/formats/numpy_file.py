@@ -13,7 +13,7 @@ from numpy.lib import format as numpy_format
 from weightgen.checkpoint import KINDS, Card
 from weightgen.errors import CorruptFileError
 from weightgen.formats.format import Network, damaged, register
-from weightgen.formats.tensors import facts, made_with, network, split_facts
+from weightgen.formats.tensors import facts, made_with, network, once, read_into, split_facts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +65,7 @@ def arrays(path: Path) -> Arrays:
     """
     found: Arrays = {}
     with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
+        for info in once((info.filename, info) for info in archive.infolist()).values():
             packed = info.compress_type != zipfile.ZIP_STORED
             most = min(MAXIMUM_PACKED, 1100 * info.compress_size + 1000) if packed else path.stat().st_size
             if info.file_size > most:
@@ -99,9 +99,10 @@ def _header(file: IO[bytes], size: int) -> tuple[numpy.dtype, tuple[int, ...], i
 
 def _array(file: IO[bytes], start: int, dtype: numpy.dtype, shape: tuple[int, ...]) -> numpy.ndarray:
     file.read(start)
-    content = file.read(math.prod(shape) * dtype.itemsize)
+    content = read_into(file, math.prod(shape) * dtype.itemsize)
     order = "F" if dtype.metadata else "C"
-    return numpy.frombuffer(content, dtype).reshape(shape, order=order).astype(dtype.newbyteorder("="), order="C")
+    values = numpy.frombuffer(content, dtype).reshape(shape, order=order)
+    return values.astype(dtype.newbyteorder("="), order="C", copy=False)
 
 
 def _networks(path: Path, found: Arrays, name: str) -> list[Network]:

@@ -9,7 +9,7 @@ import numpy
 from weightgen.checkpoint import KINDS, Card
 from weightgen.errors import CorruptFileError, MissingDataError
 from weightgen.formats.format import Network, damaged, register
-from weightgen.formats.tensors import clean, facts, made_with, network
+from weightgen.formats.tensors import clean, facts, made_with, network, once
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +64,7 @@ def read(path: Path) -> list[Network]:
         model = onnx.load_model(str(path), format="protobuf", load_external_data=False)
     except DecodeError as error:
         raise damaged(path, str(error), "ONNX model") from error
-    initialisers = {one.name: one for one in model.graph.initializer}
+    initialisers = once((one.name, one) for one in model.graph.initializer)
     kinds = {name: (_kind(one), tuple(one.dims)) for name, one in initialisers.items()}
     settings = facts({
         "producer": model.producer_name, "producer_version": model.producer_version, "ir_version": model.ir_version,

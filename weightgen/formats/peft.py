@@ -29,7 +29,7 @@ def read(path: Path) -> list[Network]:
     )  # fmt: skip
     safe, pickled = (path / name for name in WEIGHTS)
     if safe.is_file():
-        kinds, _, tensor = opened(safe)
-        return [Network("", network(kinds, tensor, card, path))]
+        kinds, _, tensor, pieces = opened(safe)
+        return [Network("", network(kinds, tensor, card, path, pieces=pieces))]
     kinds, read_one = tensors_of(pickled)
     return [Network("", network(kinds, read_one, card, path))]

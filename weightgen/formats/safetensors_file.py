@@ -1,18 +1,21 @@
 """Safetensors files: our own checkpoints, the blobs of a zoo, and everybody else's."""
 
+import functools
 import json
 import mmap
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
+
+import numpy
 
 from weightgen.architecture import Architecture
 from weightgen.checkpoint import KIND, Card, Checkpoint
 from weightgen.errors import CorruptFileError
 from weightgen.formats.format import Network, damaged, register
-from weightgen.formats.tensors import Kinds, facts, from_buffer, made_with, network
-from weightgen.storage import KINDS, METADATA_KEY, WIDTHS, read_header, tensor_digest
+from weightgen.formats.tensors import Kinds, Pieces, facts, from_buffer, made_with, network, once, read_into
+from weightgen.storage import KINDS, METADATA_KEY, PIECE, WIDTHS, tensor_digest, unsealed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,9 +37,9 @@ def _recognises(path: Path, head: bytes) -> bool:
 @register("safetensors", "safetensors file", _recognises)
 def read(path: Path) -> list[Network]:
     """One network, or all networks of a zoo's blob."""
-    kinds, metadata, tensor = opened(path)
+    kinds, metadata, tensor, pieces = opened(path)
     if METADATA_KEY in metadata:
-        ours, digests = read_header(path)
+        ours, digests = unsealed(path, metadata, kinds)
         if ours.get("kind") == "zoo blob":
             return _blob(path, ours.get("networks"), kinds, digests, tensor)
         if ours.get("kind") == KIND:
@@ -44,11 +47,11 @@ def read(path: Path) -> list[Network]:
             return [Network("", checkpoint)]
     settings = facts({name: value for name, value in metadata.items() if name not in ("format", METADATA_KEY)})
     card = Card(origin="ingested", hyperparameters=settings, made_with=made_with("safetensors", path))
-    return [Network("", network(kinds, tensor, card, path))]
+    return [Network("", network(kinds, tensor, card, path, pieces=pieces))]
 
 
-def opened(path: Path) -> tuple[Kinds, dict[str, str], Callable[[str], "Tensor"]]:
-    """Name → (kind, shape) in the order of the data, the metadata, and the function that reads one tensor.
+def opened(path: Path) -> tuple[Kinds, dict[str, str], Callable[[str], "Tensor"], Pieces]:
+    """Name → (kind, shape) in the order of the data, the metadata, and the functions that read one tensor.
 
     Offsets, overlaps and sizes are checked before anything is read.
 
@@ -65,7 +68,7 @@ def opened(path: Path) -> tuple[Kinds, dict[str, str], Callable[[str], "Tensor"]
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        found = json.loads(content)
+        found = json.loads(content, object_pairs_hook=once)
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise damaged(path, str(error), "safetensors file") from error
     found.pop("__metadata__", None)
@@ -79,19 +82,33 @@ def opened(path: Path) -> tuple[Kinds, dict[str, str], Callable[[str], "Tensor"]
         kind, shape = kinds[name]
         first, last = (begin + place for place in places[name])
         if last - first >= LARGE or first % WIDTHS[kind]:
-            content = bytearray(last - first)
             with open(path, "rb") as opened:
                 opened.seek(first)
-                if opened.readinto(content) != len(content):
-                    raise damaged(path, "it has become shorter", "safetensors file")
-            return from_buffer(content, kind, shape)
+                return from_buffer(_read_all(path, opened, last - first), kind, shape)
         if not maps:
             # Private pages: what a caller does to a tensor stays with the caller.
             with open(path, "rb") as opened:
                 maps.append(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY))
         return from_buffer(maps[0], kind, shape, first)
 
-    return kinds, metadata, tensor
+    def pieces(name: str) -> Iterator["Tensor"]:
+        kind, shape = kinds[name]
+        first, last = (begin + place for place in places[name])
+        with open(path, "rb") as opened:
+            opened.seek(first)
+            # A tensor without values has one piece, which is empty.
+            for place in range(first, max(last, first + 1), PIECE):
+                content = _read_all(path, opened, min(PIECE, last - place))
+                yield from_buffer(content, kind, (len(content) // WIDTHS[kind],))
+
+    return kinds, metadata, tensor, pieces
+
+
+def _read_all(path: Path, file: IO[bytes], size: int) -> numpy.ndarray:
+    content = read_into(file, size)
+    if len(content) != size:
+        raise damaged(path, "it has become shorter", "safetensors file")
+    return content
 
 
 def _blob(
@@ -104,10 +121,11 @@ def _blob(
         key, _, rest = name.partition("/")
         grouped[key][rest] = kind
     found = []
+    recipe = functools.cache(Architecture.parse)
     for key, entry in members.items():
         order = entry.get("order", list(grouped[key]))
         checkpoint = Checkpoint.lazy(
-            Architecture.parse(entry["architecture"]),
+            recipe(entry["architecture"]),
             {name: grouped[key][name] for name in order},
             {name: digests[f"{key}/{name}"] for name in order},
             lambda name, digest, key=key: _checked(path, tensor(f"{key}/{name}"), digest),

@@ -2,13 +2,18 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from weightgen.checkpoint import Card
 from weightgen.errors import CorruptFileError, MissingDataError
 from weightgen.formats.format import Network, register
 from weightgen.formats.safetensors_file import opened
-from weightgen.formats.tensors import facts, made_with, network
+from weightgen.formats.tensors import Kinds, Pieces, facts, made_with, network
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAXIMUM_INDEX = 64 * 2**20
 
@@ -20,10 +25,10 @@ def _recognises(path: Path, head: bytes) -> bool:
 @register("sharded", "index of shards", _recognises)
 def read(path: Path) -> list[Network]:
     """The one network of an index and its shards."""
-    kinds, read_one = shards(path)
+    kinds, read_one, pieces = shards(path)
     settings = facts(index(path).get("metadata") or {})
     card = Card(origin="ingested", hyperparameters=settings, made_with=made_with("sharded", path))
-    return [Network("", network(kinds, read_one, card, path))]
+    return [Network("", network(kinds, read_one, card, path, pieces=pieces))]
 
 
 def index(path: Path) -> dict:
@@ -50,8 +55,8 @@ def members(path: Path) -> set[str]:
     return names
 
 
-def shards(path: Path) -> tuple:
-    """Kinds of all tensors in the order of the index, and the function that reads one."""
+def shards(path: Path) -> tuple[Kinds, Callable[[str], "Tensor"], Pieces | None]:
+    """Kinds of all tensors in the order of the index, and the functions that read one."""
     from weightgen.formats.torch_file import tensors_of
 
     found = {}
@@ -62,13 +67,14 @@ def shards(path: Path) -> tuple:
         with open(shard, "rb") as file:
             is_safe = file.read(9)[8:] == b"{"
         if is_safe:
-            kinds, _, tensor = opened(shard)
-            found[name] = kinds, tensor
+            kinds, _, tensor, pieces = opened(shard)
+            found[name] = kinds, tensor, pieces
         else:
-            found[name] = tensors_of(shard)
+            found[name] = *tensors_of(shard), None
     weight_map = index(path)["weight_map"]
     for name, shard in weight_map.items():
         if name not in found[shard][0]:
             raise CorruptFileError(f"the tensor '{name}' is not in its shard", where=path, got=shard)
     kinds = {name: found[shard][0][name] for name, shard in weight_map.items()}
-    return kinds, lambda name: found[weight_map[name]][1](name)
+    pieces = (lambda name: found[weight_map[name]][2](name)) if all(one[2] for one in found.values()) else None
+    return kinds, lambda name: found[weight_map[name]][1](name), pieces

@@ -16,7 +16,7 @@ from weightgen.checkpoint import Metric, Scalar
 from weightgen.formats.format import Network, damaged, register
 from weightgen.formats.numpy_file import arrays
 from weightgen.formats.settings import read_yaml
-from weightgen.formats.tensors import facts
+from weightgen.formats.tensors import facts, once
 from weightgen.formats.torch_file import networks
 
 POLICY = "policy.pth"
@@ -37,7 +37,7 @@ def _recognises(path: Path, head: bytes) -> bool:
 def read(path: Path) -> list[Network]:
     """The one policy of an agent."""
     with zipfile.ZipFile(path) as archive:
-        info = archive.getinfo(POLICY)
+        info = once((each.filename, each) for each in archive.infolist())[POLICY]
         # Deflate packs a thousand to one at the very most.
         if info.file_size > min(MAXIMUM_POLICY, 1100 * info.compress_size + 1000):
             raise damaged(path, f"{POLICY} says that it has {info.file_size:,} bytes", "agent")

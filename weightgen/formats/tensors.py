@@ -2,9 +2,12 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy
 
 from weightgen.architecture import Architecture, Shapes
 from weightgen.checkpoint import UNSTATED, Card, Checkpoint, Metric, Scalar
@@ -16,11 +19,17 @@ if TYPE_CHECKING:
 Kinds = Mapping[str, tuple[str, tuple[int, ...]]]
 """Name → (kind such as `float32`, shape)."""
 
+Pieces = Callable[[str], Iterator["Tensor"]]
+"""Gives the values of one tensor, flat, a part after the other."""
+
 WRAPPERS = ("module.", "_orig_mod.")
 """What DataParallel and torch.compile put before every name."""
 
 MAXIMUM_ENTRIES, MAXIMUM_TEXT, MAXIMUM_DEPTH = 500, 300, 6
 """Facts that are kept of a source, letters of each, and settings within settings."""
+
+PART = 16 * 2**20
+"""Bytes that are read at once; an archive's member holds them twice meanwhile."""
 
 METRICS = re.compile(
     r"(best_?|val_?|valid_?|validation_?|test_?|train_?|eval_?|mean_?)*"
@@ -31,7 +40,12 @@ METRICS = re.compile(
 
 
 def network(
-    kinds: Kinds, read: Callable[[str], "Tensor"], card: Card, where: Path, architecture: Architecture | None = None
+    kinds: Kinds,
+    read: Callable[[str], "Tensor"],
+    card: Card,
+    where: Path,
+    architecture: Architecture | None = None,
+    pieces: Pieces | None = None,
 ) -> Checkpoint:
     """A Checkpoint whose tensors `read` gives.
 
@@ -39,6 +53,7 @@ def network(
         kinds: of the tensors that are there, wrappers' prefixes included.
         architecture: the recipe, if the source names one; it is dropped if the tensors do not fit it.
         where: the source, for error texts.
+        pieces: gives the values of one tensor in parts, for those that are too big to be in memory.
 
     Raises:
         CorruptFileError: if there is no tensor, or one of a kind that is not stored.
@@ -67,8 +82,13 @@ def network(
             raise damaged(where, f"the tensor '{name}' is not what the header says")
         return tensor
 
+    def parts(name: str) -> Iterator["Tensor"]:
+        if pieces is None or name in absent:
+            return iter((fetch(name, "").reshape(-1),))
+        return pieces(prefix + name)
+
     try:
-        return Checkpoint.lazy(chosen, named, {}, fetch, card)
+        return Checkpoint.lazy(chosen, named, {}, fetch, card, parts)
     except ArchitectureError as error:
         raise CorruptFileError("the tensors cannot be stored", where=where, got=str(error)) from error
 
@@ -89,6 +109,29 @@ def from_buffer(buffer: Any, kind: str, shape: tuple[int, ...], offset: int = 0)
         # A byte that is neither 0 nor 1 is no truth value, and what torch makes of one is undefined.
         return (torch.frombuffer(buffer, dtype=torch.uint8, count=count, offset=offset) != 0).view(shape)
     return torch.frombuffer(buffer, dtype=getattr(torch, kind), count=count, offset=offset).view(shape)
+
+
+def read_into(file: IO[bytes], size: int) -> numpy.ndarray:
+    """The next bytes of a file, uint8, `size` of them or fewer if it ends before; they are in memory once."""
+    content = numpy.empty(size, numpy.uint8)
+    place = 0
+    while place < size and (got := file.readinto(content[place : place + PART].data)):  # type: ignore[attr-defined]
+        place += got
+    return content[:place]
+
+
+def once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """A dict of pairs; a name that stands there twice is an error, since parsers differ in which of the two counts.
+
+    Raises:
+        ValueError: that names it.
+    """
+    pairs = list(pairs)
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        name = next(name for name, number in Counter(name for name, _ in pairs).items() if number > 1)
+        raise ValueError(f"the name {clean(name)!r} stands there twice")
+    return found
 
 
 def damaged(path: Path, what: str, title: str = "file") -> CorruptFileError:

@@ -31,8 +31,8 @@ def read(path: Path) -> list[Network]:
         options["num_classes"] = config["num_classes"]
     architecture = Architecture.of(f"timm/{config['architecture']}", **options)
     card = Card(origin="ingested", hyperparameters=facts(config), made_with=made_with("timm", path))
-    kinds, read_one = weights(path)
-    return [Network("", network(kinds, read_one, card, path, architecture))]
+    kinds, read_one, pieces = weights(path)
+    return [Network("", network(kinds, read_one, card, path, architecture, pieces))]
 
 
 def download(name: str) -> Checkpoint:

@@ -14,7 +14,7 @@ from weightgen.errors import CorruptFileError
 from weightgen.formats.format import Network, damaged, register
 from weightgen.formats.pickles import Call, Name, Storage, describe
 from weightgen.formats.settings import read_yaml
-from weightgen.formats.tensors import Kinds, facts, from_buffer, made_with
+from weightgen.formats.tensors import Kinds, facts, from_buffer, made_with, once, read_into
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,7 +104,7 @@ def networks(path: Path, opener: Opener, name: str) -> list[Network]:
 def tensors_of(path: Path) -> tuple[Kinds, Callable[[str], "Tensor"]]:
     """Kinds and reader of a file that holds one state dict and nothing else, such as a shard."""
     (one,) = read(path)
-    return one.checkpoint.shapes, one.checkpoint.tensor
+    return one.checkpoint.shapes, one.checkpoint.read
 
 
 def contents(path: Path, opener: Opener) -> tuple[Any, dict[str, Block]]:
@@ -122,7 +122,7 @@ def contents(path: Path, opener: Opener) -> tuple[Any, dict[str, Block]]:
 
 def _zip(path: Path, file: IO[bytes]) -> tuple[Any, dict[str, Block]]:
     with zipfile.ZipFile(file) as archive:
-        members = {info.filename: info for info in archive.infolist()}
+        members = once((info.filename, info) for info in archive.infolist())
         (root,) = {name.removesuffix("data.pkl") for name in members if name.endswith("/data.pkl")}
         if f"{root}constants.pkl" in members:
             raise CorruptFileError(
@@ -270,7 +270,7 @@ def _tensor(path: Path, opener: Opener, blocks: dict[str, Block], stored: Stored
     reach = 1 + sum((size - 1) * step for size, step in zip(stored.shape, stored.stride, strict=True))
     with opener() as file:
         file.seek(blocks[stored.key].offset + stored.first * width)
-        content = bytearray(file.read(reach * width))
+        content = read_into(file, reach * width)
     if len(content) != reach * width:
         raise damaged(path, "it has become shorter", "torch file")
     flat = from_buffer(content, stored.kind, (reach,))

@@ -80,10 +80,16 @@ class Catalogue:
         with atomic(path) as temporary:
             connection = sqlite3.connect(temporary)
             try:
+                # The log comes last: what it holds is moved to the file on closing, where a full disk raises nothing.
                 connection.executescript(
-                    f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {schema.VERSION};"
-                    f"PRAGMA journal_mode = WAL; BEGIN; {schema.FIRST} {';'.join(schema.SECOND)}; COMMIT;"
+                    f"PRAGMA journal_mode = MEMORY; PRAGMA application_id = {APPLICATION};"
+                    f"PRAGMA user_version = {schema.VERSION}; BEGIN; {schema.FIRST} {';'.join(schema.SECOND)}; COMMIT;"
+                    "PRAGMA journal_mode = WAL;"
                 )
+            except sqlite3.Error as error:
+                raise OutputError(
+                    "cannot write", where=path, got=str(error), remedy="see that the disk is not full"
+                ) from error
             finally:
                 connection.close()
 
@@ -117,7 +123,9 @@ class Catalogue:
                 yield self._connection
                 self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                # On a full disk SQLite has taken everything back already.
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
                 if self._connection.execute("PRAGMA user_version").fetchone()[0] < schema.VERSION:
                     schema.stand_in(self._connection)
                 raise

@@ -6,10 +6,12 @@ behind them and ends with the same catalogue as one that was never killed.
 """
 
 import dataclasses
+import gc
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -192,8 +194,10 @@ def _sources(paths: Sequence[Path | str], report: Report) -> Iterator[Source]:
 
 
 def _stamp(source: Source) -> _Stamp:
-    """Size and time of a file; of a folder those of the files in it."""
+    """Size and time of a file; of a folder those of the files in it; of the name of a model nothing."""
     path = source.path
+    if not path.exists():
+        return _Stamp(str(path), 0, 0)
     files = [path] if path.is_file() else sorted(each for each in path.glob("*") if each.is_file())
     states = [file.stat() for file in files]
     place = str(path.absolute()).encode("utf-8", "replace").decode()
@@ -266,6 +270,23 @@ def _result(chunk: list[Source], future: "Future[list[_Read]]", facts: Facts) ->
 
 def _read_chunk(chunk: list[Source], facts: Facts, folder: Path) -> list[_Read]:
     """Writes the networks of a chunk to blobs. Small networks of several sources share blobs."""
+    with _uncollected():
+        return _read_sources(chunk, facts, folder)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without Python's search for cycles: it would look through all of torch again for every few networks."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _read_sources(chunk: list[Source], facts: Facts, folder: Path) -> list[_Read]:
     packer = Packer(folder)
     read: list[_Read] = []
     for source in chunk:

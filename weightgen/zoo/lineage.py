@@ -115,10 +115,13 @@ class Lineage:
             if edge.child not in seen:
                 yield from self._below(edge.child, depth + 1, seen | {edge.child})
 
+    def keys(self) -> list[str]:
+        """Ids, or names of networks that are not there, of it and of all that it is joined to."""
+        return list(dict.fromkeys([self.id, *(key for edge in self.edges for key in (edge.parent, edge.child))]))
+
     def graphviz(self) -> str:
         """The graph in Graphviz's language; guessed edges are dashed."""
-        keys = dict.fromkeys([self.id, *(key for edge in self.edges for key in (edge.parent, edge.child))])
-        nodes = [f"  {_quoted(key)} [label={_quoted(self.names.get(key, key))}];" for key in keys]
+        nodes = [f"  {_quoted(key)} [label={_quoted(self.names.get(key, key))}];" for key in self.keys()]
         edges = [
             f"  {_quoted(edge.parent)} -> {_quoted(edge.child)}{'' if edge.source == 'card' else ' [style=dashed]'};"
             for edge in self.edges

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy
 
 from weightgen.registry import unknown_name
-from weightgen.zoo.spaces import distances, least, read_matrix
+from weightgen.zoo.spaces import Bounds, distances, least, read_matrix
 from weightgen.zoo.statements import condition
 from weightgen.zoo.summary import SPACE, embedding, summarise
 
@@ -59,17 +59,18 @@ def _placed(query: "Query", target: numpy.ndarray, k: int, space: str, dimension
     matrix = read_matrix(query.zoo.path, space, dimension)
     if not query._are_rare():
         # To list half a million networks takes longer than to place them all: the nearest are asked if they count.
-        squares = distances(matrix, None, target)
+        bounds = Bounds(matrix, target)
         for wanted in (factor * k for factor in WIDER):
-            near = least(squares, wanted)
+            near, squares = bounds.least(wanted)
             count: set[int] = set()
             for start in range(0, len(near), 500):
                 numbers = [int(one) + 1 for one in near[start : start + 500]]
                 marks = ", ".join("?" * len(numbers))
                 asked = query._rows(f"{chosen} AND number IN ({marks})", [*values, space, *numbers])
                 count |= {number for (number,) in asked}
-            if len(count) >= k or wanted >= len(squares):
-                return [(int(one) + 1, float(squares[one]) ** 0.5) for one in near if int(one) + 1 in count][:k]
+            if len(count) >= k or wanted >= len(matrix):
+                pairs = zip((near + 1).tolist(), squares.tolist(), strict=True)
+                return [(number, square**0.5) for number, square in pairs if number in count][:k]
     listed = [number - 1 for (number,) in query._rows(chosen, [*values, space])]
     rows = numpy.sort(numpy.array(listed, dtype=numpy.int64))
     squares = distances(matrix, rows, target)

@@ -1,18 +1,20 @@
 """Blobs: safetensors files that each hold many small networks or one big one."""
 
+import functools
 import hashlib
 import json
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy
 
 from weightgen.checkpoint import Card, Checkpoint
 from weightgen.storage import WIDTHS, pack_tensors, stream_tensors
-from weightgen.zoo.summary import Summary, embedding, summarise
+from weightgen.zoo.summary import Figures, Summary, embeddings, summaries
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,22 +24,21 @@ BLOB_BYTES = 256 * 2**20
 """A blob takes networks until it holds this many or this much."""
 
 BIG_BYTES = 64 * 2**20
-"""A network of this size is written tensor by tensor, to a blob of its own."""
+"""A network of this size is written piece by piece, to a blob of its own."""
 
 NO_ID = "0" * 32
 
 
-@dataclass(frozen=True)
-class Values:
-    """What the catalogue keeps of one tensor."""
+class Values(NamedTuple):
+    """What the catalogue keeps of one tensor, in the order of its columns; the shape is JSON."""
 
     name: str
     kind: str
-    shape: tuple[int, ...]
+    shape: str
     norm: float | None
+    digest: str
     zeros: int
     non_finite: int
-    digest: str
 
 
 @dataclass(frozen=True)
@@ -73,54 +74,51 @@ class Packer:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.blobs: list[Blob] = []
-        self.members: list[Member] = []
-        self.keys: set[str] = set()
+        self.networks: dict[str, tuple[str, Checkpoint]] = {}
         self.tensors: dict[str, Tensor] = {}
         self.bytes = 0
 
     def add(self, key: str, name: str, checkpoint: Checkpoint) -> None:
         """Adds a network, unless the blob has it already; `key` is its id."""
-        if key in self.keys:
+        if key in self.networks:
             return
-        self.keys.add(key)
-        summaries = {}
+        self.networks[key] = name, checkpoint
         for each in checkpoint.shapes:
             tensor = checkpoint.read(each)
-            summaries[each] = summarise(tensor)
             self.tensors[f"{key}/{each}"] = tensor
             self.bytes += tensor.nbytes
-        digests = {each: checkpoint.digest(each) for each in checkpoint.shapes}
-        self.members.append(_member(key, name, checkpoint, digests, summaries))
-        if len(self.members) >= BLOB_NETWORKS or self.bytes >= BLOB_BYTES:
+        if len(self.networks) >= BLOB_NETWORKS or self.bytes >= BLOB_BYTES:
             self._flush()
 
     def add_big(self, name: str, checkpoint: Checkpoint) -> str:
-        """Adds a network of any size, holding one tensor at a time; gives its id, which is known when it is written."""
-        summaries: dict[str, Summary] = {}
+        """Adds a network of any size, holding a few pieces at a time; gives its id, known when it is written."""
+        figures = {each: Figures(math.prod(shape)) for each, (_, shape) in checkpoint.shapes.items()}
 
-        def look(each: str, tensor: "Tensor") -> None:
-            summaries[each] = summarise(tensor)
+        def look(each: str, part: "Tensor") -> None:
+            figures[each].add(part)
 
         def header(key: str) -> dict[str, Any]:
             return _header([(key, name, str(checkpoint.architecture), checkpoint.card, list(checkpoint.shapes))])
 
         digests: dict[str, str] = {}
 
-        def seal(found: dict[str, str]) -> tuple[str, dict[str, Any]]:
-            digests.update(found)
-            key = checkpoint.identify(found)
+        def seal(made: dict[str, str]) -> tuple[str, dict[str, Any]]:
+            digests.update(made)
+            key = checkpoint.identify(made)
             return key, header(key)
 
         temporary = self.folder / f".{os.getpid()}-{hashlib.blake2b(name.encode(), digest_size=16).hexdigest()}.big"
-        key = stream_tensors(temporary, checkpoint.shapes, checkpoint.read, look, (NO_ID, header(NO_ID)), seal)
+        key = stream_tensors(temporary, checkpoint.shapes, checkpoint.pieces, look, (NO_ID, header(NO_ID)), seal)
         blob = _blob_name(header(key))
         temporary.replace(self.folder / blob)
-        self.blobs.append(Blob(blob, size_of(checkpoint), [_member(key, name, checkpoint, digests, summaries)]))
+        found = {each: one for each, made in figures.items() for one in made.summaries()}
+        members = _members({key: (name, checkpoint)}, [digests], [found])
+        self.blobs.append(Blob(blob, size_of(checkpoint), members))
         return key
 
     def finish(self) -> list[Blob]:
         """Everything that was written; the Packer is then empty."""
-        if self.members:
+        if self.networks:
             self._flush()
         blobs, self.blobs = self.blobs, []
         return blobs
@@ -128,15 +126,25 @@ class Packer:
     def _flush(self) -> None:
         header = _header(
             [
-                (member.id, member.name, member.architecture, member.card, [value.name for value in member.tensors])
-                for member in self.members
+                (key, name, str(checkpoint.architecture), checkpoint.card, list(checkpoint.shapes))
+                for key, (name, checkpoint) in self.networks.items()
             ]
         )
-        name = _blob_name(header)
-        digests = {f"{member.id}/{value.name}": value.digest for member in self.members for value in member.tensors}
-        pack_tensors(self.folder / name, self.tensors, digests, header)
-        self.blobs.append(Blob(name, self.bytes, self.members))
-        self.members, self.keys, self.tensors, self.bytes = [], set(), {}, 0
+        blob = _blob_name(header)
+        digests = [
+            {each: checkpoint.digest(each) for each in checkpoint.shapes} for _, checkpoint in self.networks.values()
+        ]
+        prefixed = {
+            f"{key}/{each}": digest
+            for key, made in zip(self.networks, digests, strict=True)
+            for each, digest in made.items()
+        }
+        pack_tensors(self.folder / blob, self.tensors, prefixed, header)
+        # All tensors of a blob at once: most are as small as they are many.
+        figures = iter(summaries(list(self.tensors.values())))
+        found = [dict(zip(made, figures, strict=False)) for made in digests]
+        self.blobs.append(Blob(blob, self.bytes, _members(self.networks, digests, found)))
+        self.networks, self.tensors, self.bytes = {}, {}, 0
 
 
 def is_big(checkpoint: Checkpoint) -> bool:
@@ -164,16 +172,30 @@ def _blob_name(header: dict[str, Any]) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest() + ".safetensors"
 
 
-def _member(
-    key: str, name: str, checkpoint: Checkpoint, digests: dict[str, str], summaries: dict[str, Summary]
-) -> Member:
-    architecture = checkpoint.architecture
-    values = [
-        Values(each, kind, shape, one.norm, one.zeros, one.non_finite, digests[each])
+def _members(
+    networks: Mapping[str, tuple[str, Checkpoint]], digests: list[dict[str, str]], found: list[dict[str, Summary]]
+) -> list[Member]:
+    """What the catalogue keeps of networks: id → name and Checkpoint; and of each the digests and figures by tensor."""
+    vectors = embeddings([{each: one.profile for each, one in figures.items()} for figures in found])
+    return [
+        Member(
+            key, name, str(checkpoint.architecture), checkpoint.architecture.family, checkpoint.parameters,
+            checkpoint.card, _values(checkpoint, made, figures), vector,
+        )
+        for (key, (name, checkpoint)), made, figures, vector in zip(
+            networks.items(), digests, found, vectors, strict=True
+        )
+    ]  # fmt: skip
+
+
+def _values(checkpoint: Checkpoint, digests: dict[str, str], found: dict[str, Summary]) -> list[Values]:
+    return [
+        Values(each, kind, _shape(shape), one.norm, digests[each], one.zeros, one.non_finite)
         for each, (kind, shape) in checkpoint.shapes.items()
-        for one in [summaries[each]]
+        for one in [found[each]]
     ]
-    vector = embedding({each: one.profile for each, one in summaries.items()})
-    return Member(
-        key, name, str(architecture), architecture.family, checkpoint.parameters, checkpoint.card, values, vector
-    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _shape(shape: tuple[int, ...]) -> str:
+    return json.dumps(shape)

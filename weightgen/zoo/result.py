@@ -1,9 +1,7 @@
 """Query: the networks for which an expression holds, in order; nothing is read before it is asked for."""
 
-import base64
 import dataclasses
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from weightgen.errors import DuplicateNameError, QueryError
 from weightgen.zoo import tree
 from weightgen.zoo.neighbours import Neighbour, neighbours
+from weightgen.zoo.paging import mark, unmarked
 from weightgen.zoo.row import COLUMNS, Row
 from weightgen.zoo.splitting import split_ids
 from weightgen.zoo.statements import condition, expression, splits_of, value_test, words
@@ -105,7 +104,7 @@ class Query:
         statement = f"SELECT {columns} FROM models WHERE ({where}) AND {behind} ORDER BY {self._ordering()} LIMIT ?"
         found = self._rows(statement, [*bound, *values, *marked, *bound, size + 1])
         rows = list(self._fetched([row[0] for row in found[:size]]))
-        return Page(rows, _mark(found[size - 1][1:]) if len(found) > size > 0 else None)
+        return Page(rows, mark(found[size - 1][1:]) if len(found) > size > 0 else None)
 
     def facets(self, *names: str, limit: int = 20) -> dict[str, dict[Any, int]]:
         """For each field, how many networks have each of its most frequent values; None stands for unknown.
@@ -274,20 +273,20 @@ class Query:
         ]
         return ", ".join([*words, "models.id"])
 
-    def _behind(self, mark: str | None) -> tuple[str, list[Any]]:
+    def _behind(self, after: str | None) -> tuple[str, list[Any]]:
         """The condition that a network comes after a mark, in the order of the keys and then of ids."""
-        if mark is None:
+        if after is None:
             return "1", []
-        last = _unmarked(mark, len(self.order) + 1)
+        last = unmarked(after, len(self.order) + 1)
         if not self.order:
             number = self._rows("SELECT number FROM models WHERE id = ?", [last[-1]])
             return "models.number > ?", [number[0][0] if number else 0]
         clause, values = "models.id > ?", [last[-1]]
         for (field, descending), value in reversed(list(zip(self.order, last, strict=False))):
             key, bound = expression(field)
-            after = f"({key} {'<' if descending else '>'} ? OR {key} IS NULL)" if value is not None else "0"
+            beyond = f"({key} {'<' if descending else '>'} ? OR {key} IS NULL)" if value is not None else "0"
             passed = [*bound, value, *bound] if value is not None else []
-            clause, values = f"({after} OR ({key} IS ? AND {clause}))", [*passed, *bound, value, *values]
+            clause, values = f"({beyond} OR ({key} IS ? AND {clause}))", [*passed, *bound, value, *values]
         return clause, values
 
     def _by_metric(self) -> list[int] | None:
@@ -388,18 +387,3 @@ def _parts(node: tree.Node) -> Iterator[tree.Node]:
 _NOT_NULL = {
     f"models.{name}" for name in ("name", "id", "architecture", "family", "parameters", "origin", "run", "format")
 }
-
-
-def _mark(values: Sequence[Any]) -> str:
-    return base64.urlsafe_b64encode(json.dumps(values).encode()).decode()
-
-
-def _unmarked(mark: str, length: int) -> list[Any]:
-    try:
-        values = json.loads(base64.urlsafe_b64decode(mark.encode()))
-    except (ValueError, RecursionError) as error:
-        raise QueryError("not the mark of a page", got=mark[:40]) from error
-    kinds = (str, int, float, type(None))
-    if not isinstance(values, list) or len(values) != length or not all(isinstance(one, kinds) for one in values):
-        raise QueryError("the mark of a page of another order", got=mark[:40], remedy="begin again with the first page")
-    return values
