@@ -153,3 +153,13 @@ def test_a_network_without_a_known_task_is_refused(tokenizer, cell):
         tokenizer.encode(Checkpoint(cell.architecture, unstack(cell.tensors)[0]))
     with pytest.raises(UnknownNameError, match="digits"):
         tokenizer.encode(Checkpoint(cell.architecture, unstack(cell.tensors)[0], Card(task="mnist")))
+
+
+def test_it_knows_only_what_it_was_trained_on(tokenizer, cell):
+    network = checkpoint_of(cell)
+    assert tokenizer.knows(network) and not tokenizer.knows(network.replace_card(task="mnist"))
+    for recipe in ("weightgen/mlp?hidden=9", "weightgen/resnet?blocks=1&width=4"):
+        other = Architecture.parse(recipe)
+        assert not tokenizer.knows(Checkpoint(other, other.build().state_dict(), Card(task=cell.task)))
+    shapes = {"weight": torch.zeros(2, 2)}
+    assert not tokenizer.knows(Checkpoint(Architecture.unknown({"weight": (2, 2)}), shapes, Card(task=cell.task)))

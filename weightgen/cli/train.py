@@ -20,10 +20,10 @@ def tokenizer(
     chunk: int = 8,
     quantiser: Literal["residual", "grouped", "scalar"] = "residual",
     levels: int = 3,
-    codebook: int = 1024,
+    codebook: int = 812,
     groups: int = 1,
     beam: int = 8,
-    scaled: int = 64,
+    scaled: int = 128,
     seed: int = 0,
     force: bool = False,
 ) -> None:

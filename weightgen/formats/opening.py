@@ -8,8 +8,10 @@ import torch
 from weightgen.architecture import Architecture
 from weightgen.checkpoint import Card, Checkpoint
 from weightgen.errors import MissingDataError
-from weightgen.formats.format import read
+from weightgen.formats.format import format_of, read
+from weightgen.formats.safetensors_file import opened
 from weightgen.registry import unknown_name
+from weightgen.storage import METADATA_KEY, read_header
 
 RECIPES = ("timm/", "torchvision/", "transformers/", "diffusers/", "weightgen/")
 HUB = ("huggingface.co", 443)
@@ -34,6 +36,8 @@ def open_network(source: Path | str, part: str | None = None) -> Checkpoint:
     name = str(source)
     if name.startswith(RECIPES) and not Path(name).exists():
         return _from_recipe(name)
+    if _ours(Path(source)):
+        return Checkpoint.load(source)
     networks = read(source)
     parts = {network.part: network.checkpoint for network in networks}
     if part is None and len(networks) == 1:
@@ -41,6 +45,16 @@ def open_network(source: Path | str, part: str | None = None) -> Checkpoint:
     if part not in parts:
         raise unknown_name(f"part of {source}", part or "", parts, remedy="name one of these with --part")
     return parts[part]
+
+
+def _ours(path: Path) -> bool:
+    """Whether a file is one of ours, or claims it by its name: what is wrong with it, `Checkpoint.load` says best."""
+    if not path.is_file():
+        return False
+    found = format_of(path)
+    if found == "safetensors":
+        return METADATA_KEY in opened(path)[1] and read_header(path)[0].get("kind") != "zoo blob"
+    return found is None and path.suffix == ".safetensors"
 
 
 def _from_recipe(name: str) -> Checkpoint:

@@ -30,7 +30,7 @@ def make_general(
     out: Path | str,
     sizes: Sequence[Any] = (),
     *,
-    scaled: int = 64,
+    scaled: int = 128,
     fitting: Fitting | None = None,
     seed: int = 0,
     force: bool = False,

@@ -50,12 +50,12 @@ class Fitting:
         save_every: networks read, and steps made, between two saved states.
     """
 
-    pool: int = 131_072
+    pool: int = 65_536
     of_tensor: int = 4_096
-    steps: int = 40
-    batch: int = 8_192
-    first: int = 32_768
-    refinements: int = 4
+    steps: int = 25
+    batch: int = 4_096
+    first: int = 16_384
+    refinements: int = 2
     seed: int = 0
     save_every: int = 20
 

@@ -36,7 +36,7 @@ class GeneralConfig:
     """
 
     quantiser: QuantiserConfig = field(default_factory=QuantiserConfig)
-    scaled: int = 64
+    scaled: int = 128
 
 
 SMALL = 1 / 256
@@ -268,7 +268,7 @@ def _kinds_of(tokens: WeightTokens, chunk: int) -> dict[str, str]:
 def _cast(tensor: Tensor, kind: torch.dtype) -> Tensor:
     """To a kind of fewer bits without running over its end."""
     limit = torch.finfo(kind).max
-    return tensor.clamp(-limit, limit).to(kind)
+    return tensor.double().clamp(-limit, limit).to(kind)
 
 
 def _decibels(signal: float, error: float) -> float | None:

@@ -35,9 +35,9 @@ class QuantiserConfig:
     kind: str = "residual"
     chunk: int = 8
     levels: int = 3
-    codebook: int = 1024
+    codebook: int = 812
     groups: int = 1
-    beam: int = 4
+    beam: int = 8
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -72,8 +72,8 @@ class QuantiserConfig:
 
     @property
     def bits(self) -> int:
-        """Bits of one token, its codes packed side by side."""
-        return self.columns * math.ceil(math.log2(self.entries))
+        """Bits of one token, its codes packed as the digits of one number."""
+        return math.ceil(self.columns * math.log2(self.entries))
 
 
 class Quantiser(nn.Module):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 BITS, FRAME_BITS = 8, 64
-SHORTEST = 16
+SHORTEST = 4
 """A vector of fewer values is kept as it is: its grid would cost what it saves."""
 LEAST = 1e-30
 """Below it a variance is taken for this."""
