@@ -5,9 +5,9 @@
     scripts/benchmarks/tokenizer --part plot     the picture
 
 Networks: ResNet-20 of `$WEIGHTGEN_DATA/resnet_cifar10`, which no tokenizer here learned from (it learns from ResNet-32
-and the training runs of the starter zoo), and the held-out runs of the starter zoo. Baselines keep vectors, scales and
-the smallest weights as the tokenizer does, so that only the weights' codes differ: rounding to the nearest of even steps
-within each row's range, and the levels of k-means on single values. Norms are moved by what the codes change of their
+and the training runs of the starter zoo), and the held-out runs of the starter zoo. Baselines keep vectors, scales
+and the smallest weights as the tokenizer does, so that only the weights' codes differ: rounding to even steps within
+each row's range, and the levels of k-means on single values. Norms are moved by what the codes change of their
 statistics on training images. Writes results/tokenizer.json and tokenizer.png.
 """
 
@@ -43,7 +43,8 @@ DATA = Path(os.environ.get("WEIGHTGEN_DATA", "")) / "resnet_cifar10"
 LEARNED, HELD_OUT = DATA / "resnet32-d509ac18.th", DATA / "resnet20-12fca82f.th"
 GRID = (
     QuantiserConfig("residual", 4, 2, 128), QuantiserConfig("residual", 4, 3, 32),
-    QuantiserConfig("residual", 8, 3, 812), QuantiserConfig("residual", 8, 4, 128), QuantiserConfig("residual", 8, 5, 64),
+    QuantiserConfig("residual", 8, 3, 812),
+    QuantiserConfig("residual", 8, 4, 128), QuantiserConfig("residual", 8, 5, 64),
     QuantiserConfig("residual", 16, 8, 128), QuantiserConfig("residual", 32, 16, 128),
     QuantiserConfig("grouped", 8, 1, 128, groups=4), QuantiserConfig("grouped", 16, 2, 128, groups=4),
     QuantiserConfig("scalar", 4, 1, 13), QuantiserConfig("scalar", 8, 1, 12),

@@ -39,12 +39,12 @@ SOURCES = [
 
 @pytest.fixture(scope="module", params=QUANTISERS)
 def tokenizer(request) -> GeneralTokenizer:
-    return fit_general(SOURCES, GeneralConfig(QUANTISERS[request.param]), FITTING)
+    return fit_general(SOURCES, GeneralConfig(QUANTISERS[request.param], scaled=64), FITTING)
 
 
 @pytest.fixture(scope="module")
 def residual() -> GeneralTokenizer:
-    return fit_general(SOURCES, GeneralConfig(QUANTISERS["residual"]), FITTING)
+    return fit_general(SOURCES, GeneralConfig(QUANTISERS["residual"], scaled=64), FITTING)
 
 
 def test_one_codebook_for_architectures_never_seen(tokenizer):
@@ -151,7 +151,7 @@ class Killed(Exception):
 
 @pytest.mark.parametrize("at", [3, 6, 9])
 def test_a_killed_fitting_goes_on_and_gives_the_same_bytes(residual, tmp_path, at):
-    config = GeneralConfig(QUANTISERS["residual"])
+    config = GeneralConfig(QUANTISERS["residual"], scaled=64)
     fitting = Fitting(**{**vars(FITTING), "save_every": 1})
 
     def kill(done: int, total: int, text: str) -> None:

@@ -65,3 +65,26 @@ def test_without_norms_and_without_images():
     assert recalibrate(plain, torch.randn(4, 3)) == []
     with pytest.raises(MissingDataError, match="no images"):
         recalibrate(network(), torch.empty(0, 1, 8, 8))
+
+
+def test_with_the_original_statistics_move_by_what_the_change_does():
+    original, images = network(), torch.randn(64, 1, 8, 8)
+    original[1].running_mean.copy_(torch.tensor([1.0, -2.0, 0.5, 3.0]))
+    original[1].running_var.copy_(torch.tensor([2.0, 0.3, 1.0, 5.0]))
+    state = {name: tensor.clone() for name, tensor in original.state_dict().items()}
+    same = network()
+    same.load_state_dict(state)
+    assert recalibrate(same, images, original=original) == ["1"]
+    torch.testing.assert_close(same[1].running_mean, original[1].running_mean)
+    torch.testing.assert_close(same[1].running_var, original[1].running_var)
+
+    tripled = network()
+    tripled.load_state_dict(state)
+    with torch.no_grad():
+        tripled[0].weight.mul_(3)
+        tripled[0].bias.mul_(3)
+    recalibrate(tripled, images, original=original)
+    moved = original[1].running_mean + 2 * original[0](images).mean((0, 2, 3))
+    torch.testing.assert_close(tripled[1].running_mean, moved, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(tripled[1].running_var, 9 * original[1].running_var, rtol=1e-4, atol=1e-4)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in original.state_dict().items())

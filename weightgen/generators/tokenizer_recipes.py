@@ -20,7 +20,7 @@ from weightgen.training.loop import Progress
 from weightgen.zoo import Zoo
 from weightgen.zoo.catalogue import FILE_NAME
 
-STATE = ".state"
+STATE = ".state.safetensors"
 MEASURED = 40
 """Networks of each kind of source that a card is measured on."""
 

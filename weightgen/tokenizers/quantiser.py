@@ -15,6 +15,8 @@ from weightgen.errors import CorruptFileError, RecipeError
 from weightgen.registry import unknown_name
 
 KINDS = ("residual", "grouped", "scalar")
+LARGE = 2**18
+"""Tokens from which a search keeps one way unless it is told otherwise, so that it takes seconds."""
 TOGETHER = 2_048
 """Tokens whose distances to all codes are held in memory at once."""
 
@@ -130,10 +132,11 @@ class Quantiser(nn.Module):
         """x → k, int64 `[tokens, levels]`; the same values give the same codes."""
         if self.config.kind == "scalar":
             return self.inner((values / self.reach)[None])[1][0].long()[:, None]
+        beam = beam or (self.config.beam if len(values) < LARGE else 1)
         found = [torch.zeros(0, self.config.columns, dtype=torch.int64)]
         for part in values.split(TOGETHER):
             groups = zip(part.chunk(self.config.groups, 1), self.codebooks(), strict=True)
-            found.append(torch.cat([search(one, books, beam or self.config.beam) for one, books in groups], 1))
+            found.append(torch.cat([search(one, books, beam) for one, books in groups], 1))
         return torch.cat(found)
 
     @torch.no_grad()
@@ -184,7 +187,8 @@ def search(values: Tensor, codebooks: Tensor, beam: int) -> Tensor:
         nearest = 1 if last else min(beam, entries)
         kept = 1 if last else min(beam, rest.shape[1] * nearest)
         distance = book.square().sum(1) - 2 * rest @ book.T + rest.square().sum(2, keepdim=True)
-        near, index = distance.topk(nearest, dim=2, largest=False)
+        # Several times faster than `topk` of one.
+        near, index = distance.min(2, keepdim=True) if nearest == 1 else distance.topk(nearest, dim=2, largest=False)
         _, chosen = near.flatten(1).topk(kept, dim=1, largest=False)
         way, code = chosen // nearest, index.flatten(1).gather(1, chosen)
         rest = rest.gather(1, way[..., None].expand(-1, -1, rest.shape[2])) - book[code]
