@@ -37,7 +37,7 @@ def test_foreign_checkpoints(name, tmp_path, capsys):
     result, after = there_and_back(str(DATA / name), tmp_path, capsys, *options)
     before = open_network(DATA / name, FOREIGN[name])
     assert after.shapes == before.shapes and after.architecture == before.architecture
-    assert result["snr_db"] > 14 and 3 < result["bits_per_weight"] < 6
+    assert result["snr_db"] > 10 and 3 < result["bits_per_weight"] < 6
     if after.architecture.known:
         after.build()
 

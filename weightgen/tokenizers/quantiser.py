@@ -15,7 +15,7 @@ from weightgen.errors import CorruptFileError, RecipeError
 from weightgen.registry import unknown_name
 
 KINDS = ("residual", "grouped", "scalar")
-LARGE = 2**18
+LARGE = 2**16
 """Tokens from which a search keeps one way unless it is told otherwise, so that it takes seconds."""
 TOGETHER = 2_048
 """Tokens whose distances to all codes are held in memory at once."""
