@@ -24,7 +24,7 @@ LONGEST = 450
 
 ORDER = [
     "cli",
-    *("generation", "morphing"),
+    *("generation", "morphing", "alignment"),
     *("generators", "processors", "zoo"),
     *("tokenizers", "evaluation", "formats"),
     *("training", "checkpoint"),

@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from weightgen.alignment import align
     from weightgen.architecture import Architecture
     from weightgen.checkpoint import Card, Checkpoint
     from weightgen.generation import generate
@@ -22,6 +23,7 @@ __all__ = [
     "WeightTokenizer",
     "Zoo",
     "__version__",
+    "align",
     "evaluate",
     "generate",
     "get_task",
@@ -35,6 +37,7 @@ _HOMES = {
     "F": "weightgen.zoo",
     "WeightTokenizer": "weightgen.tokenizers",
     "Zoo": "weightgen.zoo",
+    "align": "weightgen.alignment",
     "evaluate": "weightgen.tasks",
     "generate": "weightgen.generation",
     "get_task": "weightgen.tasks",

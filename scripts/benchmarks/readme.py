@@ -45,6 +45,7 @@ def fill(text: str) -> str:
         "speed": seconds(speed),
         "structure": structure(*(json.loads((RESULTS / f"{name}.json").read_text()) for name in ("axes", "layouts"))),
         "tokenizer": tokenizer(json.loads((RESULTS / "tokenizer.json").read_text())),
+        "alignment": alignment(json.loads((RESULTS / "alignment.json").read_text())),
         "kernels": kernels(json.loads((RESULTS / "kernels.json").read_text())),
         "foreign": foreign(
             *(json.loads((RESULTS / f"{name}.json").read_text()) for name in ("foreign_zoos", "fuzz", "lineage"))
@@ -120,6 +121,26 @@ def seconds(result: dict[str, Any]) -> list[str]:
         f"| {together:.2f} / {apart:.2f} ({population['ratio']:.1f} ×) |"
     )
     return lines
+
+
+def alignment(result: dict[str, Any]) -> list[str]:
+    """How fast, how exact, and what it is worth."""
+    (speed,) = result["speed"].values()
+    barriers = list(result["barriers"].values())
+    mean = {name: sum(row[name] for row in barriers) / len(barriers) for name in barriers[0]}
+    copies = result["copies"].values()
+    return [
+        "| | |",
+        "|---|---|",
+        f"| networks of {speed['parameters']:,} parameters a second on one core, many at once "
+        f"| {speed['per_second']:,} ({speed['per_second_with_scales']:,} with scales; a loop over networks without: "
+        f"{speed['loop_per_second']:,.0f}) |",
+        f"| {len(copies)} kinds of networks, permuted and rescaled at random: greatest distance from the original once "
+        f"aligned, of its norm | {max(row['distance_after'] for row in copies):.0e} |",
+        f"| accuracy of pairs of the starter zoo, {len(barriers)} tasks and architectures | {mean['networks']:.1f} % |",
+        f"| of the mean of their weights: as they are, aligned by weights, by answers | {mean['raw']:.1f} %, "
+        f"{mean['weights']:.1f} %, {mean['activations']:.1f} % |",
+    ]
 
 
 def structure(axes: dict[str, Any], layouts: dict[str, Any]) -> list[str]:

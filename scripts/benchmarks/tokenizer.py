@@ -200,7 +200,7 @@ def plot(result: dict[str, Any]) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2), constrained_layout=True)
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 5), constrained_layout=True)
     for axis, part in zip(axes, ("grid", "test"), strict=True):
         rows = [row for row in result[part] if row["network"].startswith("ResNet-20")]
         base = next(row for row in rows if row["snr_db"] is None)
@@ -211,7 +211,7 @@ def plot(result: dict[str, Any]) -> None:
                 axis.scatter(row["bits_per_weight"], 100 * row["accuracy"], label=row["method"])
         axis.set_xlabel("bits a weight, everything counted")
         axis.set_ylabel(f"accuracy on {base['split']} images, %")
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=7, ncol=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     axes[0].set_title("choice: 1,000 validation images, quick fits", fontsize=10)
     axes[1].set_title("the shipped tokenizer and its baselines: test images", fontsize=10)
     figure.suptitle("ResNet-20, which no tokenizer learned from")

@@ -107,6 +107,29 @@ def all_permuted(example: Example, graph: AxisGraph, seed: int = 1) -> dict[str,
     return dict(state)
 
 
+def all_rescaled(
+    state: Mapping[str, Tensor], groups: Sequence[AxisGroup], seed: int = 3, signs: bool = True
+) -> dict[str, Tensor]:
+    """A state in float64 with every unit's scales and signs changed at random, by a loop over indices."""
+    random = torch.Generator().manual_seed(seed)
+    out = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    for group in groups:
+        choices = [(powers, torch.rand(group.size, generator=random).double() + 0.6) for powers in group.scales]
+        choices += [
+            (powers, torch.randint(0, 2, (group.size,), generator=random).double() * 2 - 1)
+            for powers in group.signs * signs
+        ]
+        for powers, factors in choices:
+            for member, power in zip(group.members, powers, strict=True):
+                spread = torch.ones(out[member.tensor].shape[member.axis], dtype=torch.float64)
+                for unit, indices in enumerate(member.indices(group.size) if power else ()):
+                    spread[indices] = factors[unit] ** power
+                shape = [-1 if axis == member.axis else 1 for axis in range(out[member.tensor].dim())]
+                if power:
+                    out[member.tensor] = out[member.tensor] * spread.view(shape)
+    return out
+
+
 def share_in_groups(example: Example, graph: AxisGraph) -> float:
     """The share of parameters that lie in at least one group."""
     covered = {name: torch.zeros(shape, dtype=torch.bool) for name, shape in graph.shapes.items()}

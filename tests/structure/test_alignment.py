@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from weightgen.architecture import Architecture
-from weightgen.structure import Aligner, aligned_distances, alignment, axis_groups
+from weightgen.structure import Aligner, aligned_distances, axis_groups, matching
 from weightgen.structure.alignment import flat
 from weightgen.training.population import initial, shared_logits
 
@@ -99,7 +99,7 @@ def test_many_at_once_equal_one_at_a_time(activation):
 
 def test_assignment_is_the_best_there_is():
     similarity = torch.randn(12, 5, 5, generator=torch.Generator().manual_seed(0))
-    found = alignment._assign(similarity)
+    found = matching.assign(similarity)
     for matrix, order in zip(similarity, found, strict=True):
         best = max(
             itertools.permutations(range(5)), key=lambda trial: sum(matrix[row, trial[row]].item() for row in range(5))

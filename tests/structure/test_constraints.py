@@ -38,3 +38,10 @@ def test_the_same_blocks_have_the_same_owners():
     given = constraints.fresh((3,))
     constraints.blocks(nodes, (0,), given)
     assert constraints.unions().second.tolist() == given.tolist()
+
+
+def test_a_node_that_fills_a_gap_is_not_in_two_places():
+    constraints = Constraints()
+    nodes, zero = constraints.fresh((2,)), constraints.constant()
+    merged = constraints.union(numpy.array([zero, nodes[0]]), numpy.array([nodes[0], nodes[1]]))
+    assert len(set(merged.tolist())) == 2 and (merged >= 0).all()

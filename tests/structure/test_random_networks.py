@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from structure_networks import Example, all_permuted, change, randomise
+from structure_networks import Example, all_permuted, all_rescaled, change, randomise
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -131,12 +131,12 @@ class Network(nn.Module):
 
 
 def relative_change(steps: Sequence[tuple[int, int, int]]) -> float:
-    """How much the output of a random network changes when all its groups are permuted."""
+    """How much the output of a random network changes when all its groups are permuted, rescaled and change sign."""
     torch.manual_seed(0)
     example = Example(Network(steps), (torch.randn(1, 3),))
     graph = trace_axes(example.module, example.arguments)
     randomise(example.module)
-    return change(example, all_permuted(example, graph))
+    return change(example, all_rescaled(all_permuted(example, graph), graph.groups))
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -145,5 +145,6 @@ def relative_change(steps: Sequence[tuple[int, int, int]]) -> float:
 @example(
     [(30, 2, 0), (27, 2, 3), (29, 0, 1), (9, 1, 0), (23, 3, 3), (9, 2, 0), (17, 1, 2)]
 )  # Equal, then merged, then not.
+@example([(22, 2, 3), (29, 1, 1), (24, 1, 2), (3, 2, 1), (14, 1, 3), (5, 2, 1)])  # Padding met what it is padding of.
 def test_permuted_groups_leave_the_output_of_random_networks(steps):
     assert relative_change(steps) <= 1e-10

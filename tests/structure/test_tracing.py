@@ -12,6 +12,7 @@ from structure_networks import (
     LeNet,
     ResNetA,
     all_permuted,
+    all_rescaled,
     change,
     random_orders,
     randomise,
@@ -24,6 +25,9 @@ from weightgen.errors import ArchitectureError
 from weightgen.structure import AxisGroup, Member, axis_groups, permuted
 from weightgen.structure.tracing import trace_axes
 
+WITHOUT_SCALES = {"recurrent", "gpt2"}
+"""Networks of operators that are not known to let scales pass."""
+
 LEAST_SHARE = {"whisper": 0.97, "dit": 0.9}
 """The least share of parameters in groups that is expected, where it is not all but what input and output hold."""
 
@@ -34,7 +38,7 @@ def traced(example: Example):
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 @pytest.mark.parametrize("name", NETWORKS)
-def test_permuted_groups_leave_the_output(name):
+def test_permuted_and_scaled_groups_leave_the_output(name):
     torch.manual_seed(0)
     example = NETWORKS[name]()
     graph = traced(example)
@@ -45,6 +49,10 @@ def test_permuted_groups_leave_the_output(name):
     assert {member.tensor for group in graph.groups for member in group.members} >= set(moved) and moved
     assert change(example, changed, torch.float64) <= 1e-10
     assert change(example, changed, torch.float32) <= 1e-4
+    assert any(group.scales for group in graph.groups) != (name in WITHOUT_SCALES)
+    rescaled = all_rescaled(example.module.state_dict(), graph.groups)
+    assert change(example, rescaled, torch.float64) <= 1e-10
+    assert change(example, rescaled, torch.float32) <= 1e-4
     check_a_single_member_matters(example, graph)
 
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "generate": "weightgen.cli.generate:generate",
     "evaluate": "weightgen.cli.checkpoint:evaluate",
     "inspect": "weightgen.cli.inspect:inspect",
+    "align": "weightgen.cli.align:align",
     "zoo": "weightgen.cli.zoo:app",
     "train": "weightgen.cli.train:app",
     "tokenize": "weightgen.cli.tokens:tokenize",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from weightgen.architecture import Architecture
-from weightgen.structure import aligned_distances, axis_groups
+from weightgen.structure import aligned_distances
 
 Tensors = Mapping[str, Tensor]
 ACCURACY_MARGIN = 0.01
@@ -119,5 +119,4 @@ def token_replay(codes: Tensor, training: Tensor) -> Tensor:
 
 
 def _distances(architecture: Architecture, first: Tensors, second: Tensors) -> Tensor:
-    groups = axis_groups(architecture.parameter_shapes())
-    return aligned_distances(first, second, groups, str(architecture.option("activation")))
+    return aligned_distances(first, second, architecture.groups())

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from weightgen.errors import ArchitectureError
@@ -72,11 +72,17 @@ class AxisGroup:
         members: where they lie.
         kin: a number that groups share which are of one kind and must be resized alike, such as the inner axes of all
             heads of a layer; None for a group that stands alone.
+        scales: what else can be done to a unit without changing the function, each a power for every member: the
+            unit's values in a member may be multiplied by any s > 0 to that power, as (1, 1, −1) says for the rows, the
+            bias and the columns around a ReLU.
+        signs: the same for s = −1: the members whose values may change sign together have a 1.
     """
 
     size: int
     members: tuple[Member, ...]
     kin: int | None = field(default=None, compare=False)
+    scales: tuple[tuple[int, ...], ...] = field(default=(), compare=False)
+    signs: tuple[tuple[int, ...], ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -97,13 +103,21 @@ class AxisGraph:
     shapes: Mapping[str, tuple[int, ...]]
 
 
-def axis_groups(shapes: Mapping[str, tuple[int, ...]]) -> list[AxisGroup]:
+SCALE_FREE = frozenset({"relu", "leaky_relu"})
+"""Activations with f(s·x) = s·f(x) for s > 0."""
+ODD = frozenset({"tanh"})
+"""Activations with f(−x) = −f(x)."""
+
+
+def axis_groups(shapes: Mapping[str, tuple[int, ...]], activation: str = "") -> list[AxisGroup]:
     """The hidden groups of a plain stack of linear and convolutional layers, from first to last.
 
-    The inputs of the first layer and the outputs of the last are fixed and belong to no group.
+    The inputs of the first layer and the outputs of the last are fixed and belong to no group. These are the groups
+    that tracing finds, without the seconds that it takes to load what traces.
 
     Args:
         shapes: name → shape of every tensor, `LAYER.weight` and `LAYER.bias` in the order of the layers.
+        activation: between the layers; decides on scales and signs, of which there are none if it is not given.
 
     Raises:
         ArchitectureError: if the tensors are not those of a plain stack; never a wrong group.
@@ -126,7 +140,15 @@ def axis_groups(shapes: Mapping[str, tuple[int, ...]]) -> list[AxisGroup]:
         if f"{layer}.bias" in shapes:
             members.append(Member(f"{layer}.bias", 0))
         groups.append(AxisGroup(size, (*members, Member(f"{following}.weight", 1, block))))
-    return groups
+    return [with_activation(group, activation) for group in groups]
+
+
+def with_activation(group: AxisGroup, activation: str) -> AxisGroup:
+    """A group of a plain stack, its outgoing weights last, with the scales and signs that its activation allows."""
+    incoming = len(group.members) - 1
+    scales = (((1,) * incoming + (-1,)),) if activation in SCALE_FREE else ()
+    signs = ((1,) * (incoming + 1),) if activation in ODD else ()
+    return replace(group, scales=scales, signs=signs)
 
 
 def _not_a_stack(name: str, shape: tuple[int, ...]) -> ArchitectureError:

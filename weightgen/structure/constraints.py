@@ -101,6 +101,9 @@ class Constraints:
                 self._mark(nodes[met], constants[met], event)
         merged = numpy.where(one >= 0, one, other)
         neither = merged < 0
+        if (one < 0).any() and len(numpy.unique(merged[~neither])) < (~neither).sum():
+            # What stands in the gaps of one stands elsewhere in it too, and a node cannot be in two places.
+            merged = self.union(self.union(self.fresh(one.shape), one), other)
         if neither.any():
             merged[neither] = self.constants(one[neither], other[neither])
         return merged.reshape(first.shape)

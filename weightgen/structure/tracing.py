@@ -15,8 +15,11 @@ from torch.utils._pytree import tree_leaves, tree_unflatten
 from weightgen.errors import ArchitectureError
 from weightgen.structure.axes import AxisGraph
 from weightgen.structure.labels import Labels, Space
+from weightgen.structure.passing import unharmed_in_place
+from weightgen.structure.powers import Recorded
 from weightgen.structure.propagation import Propagation
 from weightgen.structure.rules import Call, answer
+from weightgen.structure.symmetries import with_symmetries
 from weightgen.structure.units import Placement, axis_graph
 
 INPUT = "an input of the network"
@@ -94,6 +97,7 @@ class _Interpreter:
         self.uses: Counter[int] = Counter()
         self.alone: dict[int, int] = {}
         self.replaced: dict[tuple[int, int], list[Placement]] = {}
+        self.calls: list[Recorded] = []
 
     def graph(self, output: Callable[[Any], Any]) -> AxisGraph:
         """The axis graph of the program; `output` as in `trace_axes`."""
@@ -111,13 +115,16 @@ class _Interpreter:
             if specification.kind is OutputKind.USER_OUTPUT:
                 returned.append(labels)
             elif isinstance(labels, Labels):
+                self.calls.append(Recorded("written", {"value": labels}, ()))
                 # A buffer that is written is what the next call reads.
                 written = self.known.get(id(self.tensors.get(specification.target or "")))
                 self.propagation.join([labels, *([written] if written is not None else [])], labels.shape)
         structure = self.program.call_spec.out_spec
         for labels in _labels_in(returned if structure is None else output(tree_unflatten(returned, structure))):
             self.propagation.freeze(labels, OUTPUT)
-        return axis_graph(self.propagation.constraints, self._placed(), self.shapes)
+        graph, nodes = axis_graph(self.propagation.constraints, self._placed(), self.shapes)
+        parameters = {name: labels for key, labels in self.known.items() for name in self.names[key]}
+        return with_symmetries(graph, nodes, parameters, self.calls)
 
     def _placeholder(self, node: fx.Node, specification: Any) -> Any:
         """The labels of an input of the graph: nodes for what is in the state dict, else fixed."""
@@ -183,6 +190,9 @@ class _Interpreter:
         found = call.fixed("an empty tensor") if empty else answer(call, pointwise)
         if mutable and (not (pointwise or name in _IN_PLACE) or _varies_more(found[0], call.tensors[0])):
             raise _Mutation
+        # Older names of a tensor that is overwritten stand for what it became.
+        held = mutable and not unharmed_in_place(name)
+        self.calls.append(Recorded(f"{name}_" if held else name, named, found))
         if isinstance(results, Tensor):
             return found[0]
         given = iter(found)

@@ -42,8 +42,8 @@ class Placement:
 
 def axis_graph(
     constraints: Constraints, placements: Sequence[Placement], shapes: Mapping[str, tuple[int, ...]]
-) -> AxisGraph:
-    """The axis groups that the constraints allow.
+) -> tuple[AxisGraph, list[Array]]:
+    """The axis groups that the constraints allow, and of each the nodes that move, in the state dict or not.
 
     Args:
         placements: where the nodes of the state dict lie; a node lies in one place.
@@ -54,16 +54,18 @@ def axis_graph(
     add_implied(constraints)
     finder = _Finder(constraints, placements)
     found: dict[tuple[Member, ...], AxisGroup] = {}
+    nodes: dict[tuple[Member, ...], Array] = {}
     for moving in finder.choices():
         kinds: dict[tuple[object, ...], int] = {}
         groups = list(finder.groups(moving))
         counts = defaultdict(int)
-        for group in groups:
+        for group, _ in groups:
             counts[_kind(group)] += 1
-        for group in groups:
+        for group, moved in groups:
             kind = _kind(group)
             kin = kinds.setdefault(kind, len(found)) if counts[kind] > 1 else None
             found.setdefault(group.members, AxisGroup(group.size, group.members, kin))
+            nodes.setdefault(group.members, moved)
     groups = sorted(found.values(), key=lambda group: _position(group, order))
     numbers: dict[int, int] = {}
     groups = [
@@ -72,7 +74,7 @@ def axis_graph(
     ]
     moved = {(member.tensor, member.axis) for group in groups for member in group.members}
     frozen = {key: reason for key, reason in finder.reasons(shapes).items() if key not in moved}
-    return AxisGraph(tuple(groups), frozen, dict(shapes))
+    return AxisGraph(tuple(groups), frozen, dict(shapes)), [nodes[group.members] for group in groups]
 
 
 class _Finder:
@@ -114,8 +116,8 @@ class _Finder:
             if len(clusters) > 1:
                 yield tuple(clusters.tolist())
 
-    def groups(self, moving: tuple[int, ...]) -> Iterator[AxisGroup]:
-        """The groups of units when the nodes of these clusters move."""
+    def groups(self, moving: tuple[int, ...]) -> Iterator[tuple[AxisGroup, Array]]:
+        """The groups of units when the nodes of these clusters move, each with the nodes that move with it."""
         clusters, waiting = set(moving), list(moving)
         while waiting:
             for inner in self.belonging.get(waiting.pop(), ()):
@@ -132,6 +134,7 @@ class _Finder:
         eligible[several] = False
         signature = numpy.zeros(len(eligible), dtype=numpy.uint64)
         numpy.add.at(signature, unit, mix(colours))
+        all_nodes, all_units = nodes, unit
         placed = self.place[nodes] >= 0
         place, position = self.place[nodes[placed]], self.position[nodes[placed]]
         unit, colours = unit[placed], colours[placed]
@@ -149,7 +152,8 @@ class _Finder:
         for part in _runs(rows[0]):
             members = self._members(rows[1:, part], colours[part])
             if members:
-                yield AxisGroup(len(numpy.unique(rows[3, part])), members)
+                kind = rows[0, part.start]
+                yield AxisGroup(len(numpy.unique(rows[3, part])), members), all_nodes[kinds[all_units] == kind]
 
     def _members(self, rows: Array, colours: Array) -> tuple[Member, ...]:
         """The members of one group, none if they cannot be said.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from weightgen.architecture import Architecture
 from weightgen.registry import unknown_name
-from weightgen.structure import Aligner, axis_groups
+from weightgen.structure import Aligner
 from weightgen.tokenizers.layout import Layout, layout_of
 
 Tensors = Mapping[str, Tensor]
@@ -97,6 +97,5 @@ def frame_key(architecture: Architecture) -> str:
 
 
 def aligner(architecture: Architecture, reference: Tensors | None = None) -> Aligner:
-    """An Aligner for an architecture of the project's own families."""
-    groups = axis_groups(architecture.parameter_shapes())
-    return Aligner(groups, str(architecture.option("activation")), reference)
+    """An Aligner for networks of an architecture."""
+    return Aligner(architecture.groups(), reference=reference)
