@@ -10,7 +10,7 @@ from weightgen.generators.igpg import IGPG, PriorConfig, Sampling
 from weightgen.generators.igpg_training import IGPGTraining, train_igpg
 from weightgen.instructions.encoder import InstructionEncoder, InstructionEncoderConfig
 from weightgen.instructions.templates import sentences
-from weightgen.tokenizers import Cell, WeightTokenizer
+from weightgen.tokenizers import BehaviouralTokenizer, Cell
 from weightgen.tokenizers.model import CodecConfig
 from weightgen.tokenizers.training import TokenizerTraining, train_tokenizer
 from weightgen.training.loop import LoopConfig
@@ -53,7 +53,7 @@ class Pico:
     root: Path
     zoo: Zoo
     cells: list[Cell]
-    tokenizer: WeightTokenizer
+    tokenizer: BehaviouralTokenizer
     igpg: IGPG
 
     @property

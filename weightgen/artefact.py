@@ -49,6 +49,22 @@ def read_artefact(folder: Path | str, kind: str) -> tuple[dict[str, Any], dict[s
     return config, tensors
 
 
+def read_kind(folder: Path | str) -> str:
+    """The kind of an artefact, from its config alone.
+
+    Raises:
+        MissingDataError: if it is not there.
+        CorruptFileError: if its config is damaged.
+    """
+    path = Path(folder) / CONFIG
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["kind"])
+    except OSError as error:
+        raise MissingDataError("no artefact there", where=folder, expected=f"{CONFIG} and {MODEL}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CorruptFileError("the config cannot be read", where=path, remedy="fetch it again") from error
+
+
 def push_to_hub(folder: Path | str, repository: str, **options: Any) -> str:
     """Uploads the folder of an artefact to the Hugging Face hub and returns the address of the commit."""
     from huggingface_hub import HfApi

@@ -44,6 +44,7 @@ def fill(text: str) -> str:
         "control": control(starter),
         "speed": seconds(speed),
         "structure": structure(*(json.loads((RESULTS / f"{name}.json").read_text()) for name in ("axes", "layouts"))),
+        "tokenizer": tokenizer(json.loads((RESULTS / "tokenizer.json").read_text())),
         "alignment": alignment(json.loads((RESULTS / "alignment.json").read_text())),
         "kernels": kernels(json.loads((RESULTS / "kernels.json").read_text())),
         "foreign": foreign(
@@ -72,6 +73,27 @@ def table(result: dict[str, Any]) -> list[str]:
             f"| {100 * row['gap']['mean']:+.2f} | {row['zoo_ratio']['mean']:.2f} | {row['sample_ratio']['mean']:.2f} "
             f"| {row['error_iou']['mean']:.2f} | {100 * row['novel_and_performant']['mean']:.0f} |"
         )
+    return lines
+
+
+def tokenizer(result: dict[str, Any]) -> list[str]:
+    lines = ["| network | weights by | bits a weight | accuracy, % | as it was, % |", "|---|---|---|---|---|"]
+    zoo = [row for row in result["test"] if row["network"].startswith("starter")]
+    rows = [row for row in result["test"] if row not in zoo]
+    base = next(row["accuracy"] for row in rows if row["snr_db"] is None)
+
+    def line(network: str, method: str, bits: float, accuracy: float, before: float) -> str:
+        return f"| {network} | {method} | {bits:.2f} | {100 * accuracy:.2f} | {100 * before:.2f} |"
+
+    for row in rows:
+        if row["snr_db"] is not None:
+            lines.append(line(row["network"], row["method"], row["bits_per_weight"], row["accuracy"], base))
+    for task in dict.fromkeys(row["network"].split(", ")[1] for row in zoo):
+        cells = [row for row in zoo if row["network"].split(", ")[1] == task]
+        bits, after, before = (
+            sum(row[name] for row in cells) / len(cells) for name in ("bits_per_weight", "accuracy", "before")
+        )
+        lines.append(line(f"starter zoo, held-out runs of {task}", "general tokenizer", bits, after, before))
     return lines
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from weightgen.architecture import Architecture
 from weightgen.tasks import get_task
-from weightgen.tokenizers import Cell, WeightTokenizer
+from weightgen.tokenizers import BehaviouralTokenizer, Cell
 from weightgen.tokenizers.model import CodecConfig
 from weightgen.tokenizers.training import TokenizerTraining, train_tokenizer
 from weightgen.training.loop import LoopConfig
@@ -24,6 +24,6 @@ def codec() -> CodecConfig:
 
 
 @pytest.fixture(scope="session")
-def tokenizer(cell, codec) -> WeightTokenizer:
+def tokenizer(cell, codec) -> BehaviouralTokenizer:
     """Trained for a few steps, enough for codes that differ."""
     return train_tokenizer([cell], codec, TokenizerTraining(LoopConfig(3, warmup=1), networks=8, images=8))

@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from weightgen.tasks import get_task
-from weightgen.tokenizers import Cell, WeightTokenizer
+from weightgen.tokenizers import BehaviouralTokenizer, Cell
 from weightgen.tokenizers.model import CodecConfig
 from weightgen.tokenizers.training import TokenizerTraining, mixtures, train_tokenizer
 from weightgen.training.loop import LoopConfig
 from weightgen.training.population import population_predictions
 
 
-def accuracy_of_decoded(tokenizer: WeightTokenizer, cell: Cell) -> float:
+def accuracy_of_decoded(tokenizer: BehaviouralTokenizer, cell: Cell) -> float:
     codes = tokenizer.encode_batch(cell.tensors, cell.architecture, cell.task)
     images, labels = get_task(cell.task).validation()
     found = population_predictions(cell.architecture, tokenizer.decode_batch(codes, cell.architecture), images)

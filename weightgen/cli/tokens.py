@@ -9,7 +9,13 @@ from weightgen.errors import CorruptFileError, OutputError
 
 
 def tokenize(
-    checkpoint: Path, *, tokenizer: str = "starter", out: Path | None = None, force: bool = False, json: bool = False
+    checkpoint: str,
+    *,
+    tokenizer: str | None = None,
+    part: str | None = None,
+    out: Path | None = None,
+    force: bool = False,
+    json: bool = False,
 ) -> None:
     """Turn a network into codes, and say what is lost.
 
@@ -18,9 +24,12 @@ def tokenize(
     Parameters
     ----------
     checkpoint
-        A checkpoint file.
+        A checkpoint of any format that is read, or a recipe such as timm/resnet18.
     tokenizer
-        A folder, or a name on the shelf.
+        A folder, or a name on the shelf; without it the one named starter where it knows the architecture and task,
+        else the one named general.
+    part
+        Which of the networks of a file that holds several.
     out
         Where to write the codes; nothing is written without it.
     force
@@ -28,21 +37,25 @@ def tokenize(
     json
         Print JSON.
     """
-    from weightgen.checkpoint import Checkpoint
-    from weightgen.tokenizers import WeightTokenizer, measure
+    from weightgen.formats.opening import open_network
+    from weightgen.tokenizers import WeightTokenizer, tokenizer_for
 
     _check(out, force)
-    network, loaded = Checkpoint.load(checkpoint), WeightTokenizer.from_pretrained(tokenizer)
+    network = open_network(checkpoint, part)
+    loaded = tokenizer_for(network) if tokenizer is None else WeightTokenizer.from_pretrained(tokenizer)
     tokens = loaded.encode(network)
     if out is not None:
         tokens.save(out, network.card)
-    result: dict[str, Any] = {"path": None if out is None else str(out), **measure(loaded, network, tokens)}
+    result: dict[str, Any] = {"path": None if out is None else str(out), **loaded.measure(network, tokens)}
+    result |= {"weights": "random"} if network.card.origin == "random" else {}
     if json:
         return print_json(result)
     print(", ".join(f"{name} {value}" for name, value in result.items() if value is not None))
 
 
-def detokenize(tokens: Path, *, out: Path, tokenizer: str = "starter", force: bool = False, json: bool = False) -> None:
+def detokenize(
+    tokens: Path, *, out: Path, tokenizer: str | None = None, force: bool = False, json: bool = False
+) -> None:
     """Turn codes back into a network.
 
     Example: weightgen detokenize digits.tokens.safetensors --out again.safetensors
@@ -54,7 +67,8 @@ def detokenize(tokens: Path, *, out: Path, tokenizer: str = "starter", force: bo
     out
         Where to write the network.
     tokenizer
-        The tokenizer the codes were made with: a folder, or a name on the shelf.
+        The tokenizer the codes were made with: a folder, or a name on the shelf; without it starter or general, as the
+        codes are.
     force
         Overwrite what is there.
     json
@@ -64,8 +78,8 @@ def detokenize(tokens: Path, *, out: Path, tokenizer: str = "starter", force: bo
     from weightgen.tokenizers import WeightTokenizer, WeightTokens
 
     _check(out, force)
-    loaded = WeightTokenizer.from_pretrained(tokenizer)
     read, card = WeightTokens.load(tokens)
+    loaded = WeightTokenizer.from_pretrained(tokenizer or ("general" if read.tokenizer else "starter"))
     # What was measured on the network that was encoded does not hold for this one.
     network = Checkpoint(read.architecture, loaded.decode(read), replace(card, metrics=(), origin="decoded"))
     if network.non_finite():

@@ -1,6 +1,7 @@
 """`weightgen train …`: tokenizers, generators and hypernetworks."""
 
 from pathlib import Path
+from typing import Literal
 
 from cyclopts import App
 
@@ -11,31 +12,69 @@ app = App(name="train", help="Train a tokenizer or a generator on a zoo.")
 
 @app.command
 def tokenizer(
-    *, zoo: str = "starter", out: Path, steps: int = 1200, seed: int = 0, workers: int = 2, force: bool = False
+    *sources: str,
+    out: Path,
+    zoo: str = "starter",
+    steps: int = 1200,
+    workers: int = 2,
+    chunk: int = 8,
+    quantiser: Literal["residual", "grouped", "scalar"] = "residual",
+    levels: int = 3,
+    codebook: int = 812,
+    groups: int = 1,
+    beam: int = 8,
+    scaled: int = 128,
+    seed: int = 0,
+    force: bool = False,
 ) -> None:
-    """Train a WeightTokenizer on the training runs of a zoo; a killed training goes on where it was.
+    """Train a WeightTokenizer: for any network, on the sources; without sources for the tasks of a zoo.
+
+    A killed training goes on where it was.
+
+    Example: weightgen train tokenizer zoo/starter resnet32.th --out tokenizers/general
 
     Example: weightgen train tokenizer --zoo zoo/starter --out tokenizers/starter
 
     Parameters
     ----------
-    zoo
-        A folder, or a name on the shelf.
+    sources
+        Zoos, of which the training runs are read, and checkpoints of any format.
     out
         The folder to write.
+    zoo
+        Without sources: a folder, or a name on the shelf.
     steps
-        Optimiser steps for each task and architecture.
+        Without sources: optimiser steps for each task and architecture.
+    workers
+        Without sources: processes that train decoders side by side; they change nothing of the result.
+    chunk
+        Values a token.
+    quantiser
+        Residual codebooks, several side by side on parts of the chunk, or even steps of each value.
+    levels
+        Residual levels.
+    codebook
+        Codes a level; of a scalar quantiser the steps of a value.
+    groups
+        Parts of a chunk with codebooks of their own, of a grouped quantiser.
+    beam
+        Ways that the search for codes keeps.
+    scaled
+        Fewest values that share a scale.
     seed
         Of everything random.
-    workers
-        Processes that train decoders side by side; they change nothing of the result.
     force
         Overwrite what is there.
     """
     from weightgen.generators.recipes import make_tokenizer
+    from weightgen.generators.tokenizer_recipes import make_general
 
     with progress("tokenizer") as update:
-        print(make_tokenizer(zoo, out, steps=steps, seed=seed, workers=workers, force=force, progress=update))
+        if sources:
+            sizes = (quantiser, chunk, levels, codebook, groups, beam)
+            print(make_general(sources, out, sizes, scaled=scaled, seed=seed, force=force, progress=update))
+        else:
+            print(make_tokenizer(zoo, out, steps=steps, seed=seed, workers=workers, force=force, progress=update))
 
 
 @app.command

@@ -27,7 +27,7 @@ from weightgen.instructions import Request
 from weightgen.instructions.encoder import InstructionEncoder, InstructionEncoderConfig
 from weightgen.structure import axis_groups
 from weightgen.tasks import get_task
-from weightgen.tokenizers import WeightTokenizer
+from weightgen.tokenizers import BehaviouralTokenizer
 from weightgen.tokenizers.embedding import StructureEmbedding
 from weightgen.training.population import unstack
 
@@ -188,7 +188,7 @@ class IGPG:
         self,
         encoder: InstructionEncoder,
         prior: Prior,
-        tokenizer: WeightTokenizer,
+        tokenizer: BehaviouralTokenizer,
         remembered: Mapping[str, Remembered],
         sampling: Sampling | None = None,
         provenance: Mapping[str, Any] | None = None,
@@ -307,7 +307,7 @@ class IGPG:
             provenance, sampling = config["provenance"], Sampling(**config["sampling"])
             named = provenance["tokenizer"]
             beside = folder / named["path"]
-            tokenizer = WeightTokenizer.from_pretrained(beside if beside.is_dir() else named["name"])
+            tokenizer = BehaviouralTokenizer.from_pretrained(beside if beside.is_dir() else named["name"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CorruptFileError(
                 "not a generator that this version can read", where=folder, got=str(error)

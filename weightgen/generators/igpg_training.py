@@ -14,7 +14,7 @@ from weightgen.generators.references import Remembered
 from weightgen.instructions import Request
 from weightgen.instructions.encoder import InstructionEncoder
 from weightgen.instructions.templates import sentences
-from weightgen.tokenizers import Cell, WeightTokenizer
+from weightgen.tokenizers import BehaviouralTokenizer, Cell
 from weightgen.tokenizers.training import mixtures
 from weightgen.training.loop import LoopConfig, Progress, train
 
@@ -41,7 +41,7 @@ class IGPGTraining:
 
 def train_igpg(
     cells: Sequence[Cell],
-    tokenizer: WeightTokenizer,
+    tokenizer: BehaviouralTokenizer,
     config: PriorConfig,
     training: IGPGTraining,
     *,

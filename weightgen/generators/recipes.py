@@ -16,7 +16,7 @@ from weightgen.generators.igpg import PriorConfig
 from weightgen.generators.igpg_training import IGPGTraining, train_igpg
 from weightgen.shelf import shelf
 from weightgen.tasks import get_task
-from weightgen.tokenizers import Cell, WeightTokenizer
+from weightgen.tokenizers import BehaviouralTokenizer, Cell
 from weightgen.tokenizers.model import CodecConfig
 from weightgen.tokenizers.training import TokenizerTraining, train_tokenizer
 from weightgen.training.loop import LoopConfig, Progress
@@ -53,7 +53,7 @@ def make_tokenizer(
 
 
 def write_tokenizer(
-    tokenizer: WeightTokenizer, opened: Zoo, training: TokenizerTraining, out: Path, command: str, seconds: float
+    tokenizer: BehaviouralTokenizer, opened: Zoo, training: TokenizerTraining, out: Path, command: str, seconds: float
 ) -> str:
     """Writes a trained tokenizer with a card that shows how networks it has not seen survive it."""
     tokenizer.provenance = {
@@ -104,7 +104,7 @@ def make_igpg(
     out, begin = _target(out, force), time.perf_counter()
     opened = Zoo.open(zoo)
     training = IGPGTraining(LoopConfig(steps), seed=seed)
-    loaded, folder = WeightTokenizer.from_pretrained(tokenizer), shelf("tokenizers", tokenizer).resolve()
+    loaded, folder = BehaviouralTokenizer.from_pretrained(tokenizer), shelf("tokenizers", tokenizer).resolve()
     igpg = train_igpg(
         _training_cells(opened), loaded, PriorConfig(), training,
         zoo={"name": _name(opened), "digest": opened.digest},
@@ -167,7 +167,7 @@ def _name(zoo: Zoo) -> str:
     return zoo.path.resolve().name
 
 
-def _row(tokenizer: WeightTokenizer, cell: Cell) -> str:
+def _row(tokenizer: BehaviouralTokenizer, cell: Cell) -> str:
     images, labels = get_task(cell.task).test()
     decoded = tokenizer.decode_batch(
         tokenizer.encode_batch(cell.tensors, cell.architecture, cell.task), cell.architecture

@@ -12,7 +12,7 @@ from weightgen.architecture import Architecture
 from weightgen.errors import MissingDataError
 from weightgen.evaluation.novelty import Reference
 from weightgen.tasks import get_task
-from weightgen.tokenizers import Cell, WeightTokenizer
+from weightgen.tokenizers import BehaviouralTokenizer, Cell
 from weightgen.training.population import population_predictions, stack
 from weightgen.zoo import Zoo
 
@@ -41,7 +41,7 @@ class Remembered:
     accuracy: float
 
     @classmethod
-    def of(cls, cell: Cell, tokenizer: WeightTokenizer) -> "Remembered":
+    def of(cls, cell: Cell, tokenizer: BehaviouralTokenizer) -> "Remembered":
         images, labels = (part[:IMAGES] for part in get_task(cell.task).test())
         errors = population_predictions(cell.architecture, cell.tensors, images) != labels
         reference = Reference.of(cell.architecture, cell.tensors, errors)

@@ -1,5 +1,19 @@
 """Networks to tokens and back."""
 
-from weightgen.tokenizers.tokenizer import Cell, WeightTokenizer, WeightTokens, measure
+from weightgen.tokenizers.behavioural import BehaviouralTokenizer, Cell
+from weightgen.tokenizers.general import GeneralConfig, GeneralTokenizer
+from weightgen.tokenizers.quantiser import QuantiserConfig
+from weightgen.tokenizers.tokenizer import WeightTokenizer, tokenizer_for, tokenizers
+from weightgen.tokenizers.tokens import WeightTokens
 
-__all__ = ["Cell", "WeightTokenizer", "WeightTokens", "measure"]
+__all__ = [
+    "BehaviouralTokenizer",
+    "Cell",
+    "GeneralConfig",
+    "GeneralTokenizer",
+    "QuantiserConfig",
+    "WeightTokenizer",
+    "WeightTokens",
+    "tokenizer_for",
+    "tokenizers",
+]

@@ -22,9 +22,9 @@ from weightgen.storage import read_tensors, write_tensors
 from weightgen.structure import Aligner, aligned_distances
 from weightgen.structure.alignment import flat
 from weightgen.tasks import get_task
+from weightgen.tokenizers.behavioural import BehaviouralTokenizer, Cell, halved
 from weightgen.tokenizers.model import Codec, CodecConfig, Decoder
 from weightgen.tokenizers.normalizer import Tensors, aligner
-from weightgen.tokenizers.tokenizer import Cell, WeightTokenizer, halved
 from weightgen.training.loop import LoopConfig, Progress, train
 from weightgen.training.parallel import one_thread_each
 from weightgen.training.population import population_logits, population_probabilities
@@ -91,7 +91,7 @@ def train_tokenizer(
     state: Path | None = None,
     progress: Progress | None = None,
     workers: int = 1,
-) -> WeightTokenizer:
+) -> BehaviouralTokenizer:
     """A tokenizer trained on the networks of `cells`, which must be training runs only.
 
     Args:
@@ -103,7 +103,7 @@ def train_tokenizer(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
-        tokenizer = WeightTokenizer.untrained(codec, cells)
+        tokenizer = BehaviouralTokenizer.untrained(codec, cells)
         # By number: the name of a task may hold what the name of a file may not.
         places = [None if state is None else state.with_name(f"{state.name}.{number}") for number in range(len(cells))]
         steps = {number: 0 for number in range(len(cells))}
@@ -132,7 +132,7 @@ def train_tokenizer(
 
 
 def _trained(
-    tokenizer: WeightTokenizer, cell: Cell, training: TokenizerTraining, state: Path | None, progress: Progress
+    tokenizer: BehaviouralTokenizer, cell: Cell, training: TokenizerTraining, state: Path | None, progress: Progress
 ) -> dict[str, Tensor]:
     """Trains the decoder of one cell's task and architecture and gives its tensors; beside `state` they are kept.
 
@@ -167,7 +167,7 @@ def _done(state: Path) -> Path:
 class _Bench:
     """A cell made ready for training: its networks aligned and coded, its task's images and their answers at hand."""
 
-    def __init__(self, tokenizer: WeightTokenizer, cell: Cell, training: TokenizerTraining) -> None:
+    def __init__(self, tokenizer: BehaviouralTokenizer, cell: Cell, training: TokenizerTraining) -> None:
         self.normalizer = tokenizer.normalizer(cell.architecture)
         self.task = cell.task
         self.aligned = self.normalizer.align(cell.tensors, cell.task)

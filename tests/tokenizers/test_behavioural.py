@@ -10,7 +10,7 @@ from weightgen.architecture import Architecture
 from weightgen.artefact import read_artefact, write_artefact
 from weightgen.checkpoint import Card, Checkpoint
 from weightgen.errors import CorruptFileError, MissingDataError, UnknownNameError
-from weightgen.tokenizers import WeightTokenizer, WeightTokens
+from weightgen.tokenizers import BehaviouralTokenizer, WeightTokens
 from weightgen.training.population import unstack
 
 
@@ -73,7 +73,7 @@ def test_bits_per_weight(tokenizer, cell):
 
 def test_a_saved_tokenizer_gives_the_same_codes_and_tensors(tokenizer, cell, saved, tmp_path):
     assert sorted(saved) == ["README.md", "config.json", "model.safetensors"]
-    found = WeightTokenizer.from_pretrained(folder_of(saved, tmp_path / "saved"))
+    found = BehaviouralTokenizer.from_pretrained(folder_of(saved, tmp_path / "saved"))
     assert found.config == tokenizer.config and found.provenance == tokenizer.provenance
     codes = tokenizer.encode_batch(cell.tensors, cell.architecture, cell.task)
     assert torch.equal(found.encode_batch(cell.tensors, cell.architecture, cell.task), codes)
@@ -92,7 +92,7 @@ def test_a_flipped_bit_is_noticed(saved, tmp_path, name, data):
     content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     folder = folder_of(saved | {name: bytes(content)}, tmp_path / "flipped")
     with pytest.raises(CorruptFileError):
-        WeightTokenizer.from_pretrained(folder)
+        BehaviouralTokenizer.from_pretrained(folder)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
@@ -101,14 +101,14 @@ def test_a_truncated_file_is_noticed(saved, tmp_path, name, share):
     cut = saved[name][: int(share * len(saved[name]))]
     folder = folder_of(saved | {name: cut}, tmp_path / "cut")
     with pytest.raises(CorruptFileError):
-        WeightTokenizer.from_pretrained(folder)
+        BehaviouralTokenizer.from_pretrained(folder)
 
 
 def test_a_missing_file_is_named(saved, tmp_path):
     for name in ("model.safetensors", "config.json"):
         folder = folder_of({other: saved[other] for other in saved if other != name}, tmp_path / name)
         with pytest.raises(MissingDataError):
-            WeightTokenizer.from_pretrained(folder)
+            BehaviouralTokenizer.from_pretrained(folder)
 
 
 def test_a_config_that_does_not_fit_its_tensors_is_refused(tokenizer, tmp_path):
@@ -118,7 +118,7 @@ def test_a_config_that_does_not_fit_its_tensors_is_refused(tokenizer, tmp_path):
         folder = tmp_path / next(iter(change))
         write_artefact(folder, "weight-tokenizer", config | {"codec": config["codec"] | change}, tensors, "")
         with pytest.raises(CorruptFileError, match="not a tokenizer that this version can read"):
-            WeightTokenizer.from_pretrained(folder)
+            BehaviouralTokenizer.from_pretrained(folder)
 
 
 @pytest.mark.parametrize(
@@ -153,3 +153,13 @@ def test_a_network_without_a_known_task_is_refused(tokenizer, cell):
         tokenizer.encode(Checkpoint(cell.architecture, unstack(cell.tensors)[0]))
     with pytest.raises(UnknownNameError, match="digits"):
         tokenizer.encode(Checkpoint(cell.architecture, unstack(cell.tensors)[0], Card(task="mnist")))
+
+
+def test_it_knows_only_what_it_was_trained_on(tokenizer, cell):
+    network = checkpoint_of(cell)
+    assert tokenizer.knows(network) and not tokenizer.knows(network.replace_card(task="mnist"))
+    for recipe in ("weightgen/mlp?hidden=9", "weightgen/resnet?blocks=1&width=4"):
+        other = Architecture.parse(recipe)
+        assert not tokenizer.knows(Checkpoint(other, other.build().state_dict(), Card(task=cell.task)))
+    shapes = {"weight": torch.zeros(2, 2)}
+    assert not tokenizer.knows(Checkpoint(Architecture.unknown({"weight": (2, 2)}), shapes, Card(task=cell.task)))
