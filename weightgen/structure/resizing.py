@@ -18,7 +18,7 @@ from weightgen.structure.axes import AxisGraph, AxisGroup
 
 Array = numpy.ndarray
 
-Selections = Mapping[int, Tensor | Sequence[int]]
+Selections = Mapping[int, Tensor | Array | Sequence[int]]
 """Number of the group in `AxisGraph.groups` → int64 `[new size]`, the old unit of each new one."""
 
 
@@ -113,14 +113,13 @@ def resized_shapes(graph: AxisGraph, sizes: Mapping[int, int]) -> dict[str, tupl
     return {name: found[name].shape if name in found else tuple(shape) for name, shape in graph.shapes.items()}
 
 
-def even_selections(graph: AxisGraph, sizes: Mapping[int, int]) -> dict[int, Tensor]:
+def even_selections(graph: AxisGraph, sizes: Mapping[int, int]) -> dict[int, Array]:
     """Evenly spaced units of each group, each one as often as another as nearly as can be when it grows.
 
     Weight selection, https://arxiv.org/abs/2311.18823, is this for groups that shrink.
     """
     return {
-        number: torch.arange(max(size, 0)) * graph.groups[number].size // max(size, 1)
-        for number, size in sizes.items()
+        number: numpy.arange(max(size, 0)) * graph.groups[number].size // max(size, 1) for number, size in sizes.items()
     }
 
 
@@ -130,6 +129,23 @@ def kin_of(graph: AxisGraph) -> list[tuple[int, ...]]:
     for number, group in enumerate(graph.groups):
         alike.setdefault(("alone", number) if group.kin is None else group.kin, []).append(number)
     return [tuple(numbers) for numbers in alike.values()]
+
+
+def outermost(graph: AxisGraph) -> list[tuple[int, ...]]:
+    """Those of `kin_of` whose units lie within the units of no other group: heads, but not the places within them."""
+    spans: dict[tuple[str, int], list[tuple[int, int, frozenset[int]]]] = {}
+    for number, group in enumerate(graph.groups):
+        for member in group.members:
+            covered = frozenset(member.indices(group.size).ravel().tolist())
+            spans.setdefault((member.tensor, member.axis), []).append((number, member.block, covered))
+    inner = {
+        one
+        for along in spans.values()
+        for one, block, covered in along
+        for _, larger, around in along
+        if larger > block and covered <= around
+    }
+    return [numbers for numbers in kin_of(graph) if not inner.intersection(numbers)]
 
 
 class _Axis:
@@ -194,7 +210,7 @@ def _gather(shape: Sequence[int], sources: Mapping[tuple[int, tuple[int, int, in
     for axis, other in sorted({(axis, within[0]) for axis, within in sources if within is not None}):
         inside = {within[1:]: source for (one, within), source in sources.items() if one == axis and within is not None}
         width = len(next(iter(inside.values())))
-        rows = numpy.tile(numpy.arange(shape[axis]), (shape[other], 1))[:, :width]
+        rows = numpy.tile(numpy.arange(width) * shape[axis] // width, (shape[other], 1))
         for (start, stop), source in inside.items():
             rows[start:stop] = source
         parts[axis, other] = rows[axes[other]] if other in axes else rows
