@@ -26,6 +26,7 @@ from weightgen.morphing.finishing import (
 from weightgen.morphing.widths import Sizing, Widths
 from weightgen.structure.resizing import even_selections, gathers, resized_shapes
 from weightgen.tasks import Task, evaluate, get_task
+from weightgen.tasks.evaluation import check_fits
 from weightgen.training.loop import Progress
 from weightgen.training.recalibration import has_statistics
 
@@ -114,6 +115,7 @@ def morph(
     distil: bool = False,
     learning_rate: float = 1e-3,
     measure: bool = True,
+    before: Mapping[str, float] | None = None,
     seed: int = 0,
     state: Path | None = None,
     progress: Progress | None = None,
@@ -132,6 +134,7 @@ def morph(
         finetune_steps: training steps that follow.
         distil: learn the answers of the old network in them.
         measure: whether the old and the new network are measured on the task's test split.
+        before: the figures of the old one, if an earlier morph of it has measured them.
         seed: of everything that is drawn.
         state: a file for the state of the training steps.
 
@@ -142,7 +145,7 @@ def morph(
     target = Target(width, depth, params, macs, like)
     _check_known(checkpoint)
     found = get_task(task) if isinstance(task, str) else task
-    before = _measured(checkpoint.build(), found) if measure or found is not None else {}
+    before = _before(checkpoint, found, measure, before)
     work = _Work(checkpoint.architecture, checkpoint.state_dict(), checkpoint.build(), found, seed)
     work.change_depth(target)
     name, way, sizing, sizes = work.chosen(target, method, ignore, round_to)
@@ -363,6 +366,19 @@ def _recalibration(wanted: str | None, task: Task | None) -> str | None:
     if wanted == "data" and task is None:
         raise ArchitectureError("norms can be measured on data only with a task", remedy="name it with --task")
     return None if wanted == "none" else wanted
+
+
+def _before(
+    checkpoint: Checkpoint, task: Task | None, measure: bool, known: Mapping[str, float] | None
+) -> dict[str, float]:
+    """The figures of the network as it is; a task that it is not for is refused before the work."""
+    if task is None:
+        return {}
+    module = checkpoint.build()
+    check_fits(module, task, task.validation()[0])
+    if known is not None or not measure:
+        return dict(known or {})
+    return _measured(module, task)
 
 
 def _measured(module: nn.Module, task: Task | None) -> dict[str, float]:
