@@ -60,7 +60,7 @@ def test_without_data_norms_are_estimated_and_that_is_said(digits):
     assert made.notes == ("no task was named: norms were estimated on noise, not measured on data",)
     with torch.no_grad():
         means = [made.checkpoint.state_dict()["bn1.running_mean"], plain.checkpoint.state_dict()["bn1.running_mean"]]
-    # The first norm reads a convolution of the images that nothing was taken from.
+    # The first norm reads a convolution of the images, from which nothing was taken.
     torch.testing.assert_close(*means)
     assert not torch.equal(
         made.checkpoint.tensor("layer2.0.bn1.running_var"), plain.checkpoint.tensor("layer2.0.bn1.running_var")
