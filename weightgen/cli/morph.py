@@ -93,7 +93,7 @@ def morph(
     """
     from weightgen import morphing
 
-    target = _target(checkpoint, out, force)
+    target = _target(checkpoint, out, force, task, report)
     source = _read(checkpoint, architecture)
     with progress("morphing") as update:
         made = morphing.morph(
@@ -104,12 +104,14 @@ def morph(
         )  # fmt: skip
     morphing.save(made.checkpoint, target, force)
     _tell(made)
-    _report(source, task, made.method, report)
+    _report(source, task, report)
     print_json(made.to_json(target)) if json else _print(made, target)
 
 
-def _target(checkpoint: str, out: Path | None, force: bool) -> Path:
-    """Where the network goes; a place that is taken is said before the work."""
+def _target(checkpoint: str, out: Path | None, force: bool, task: str | None, report: Path | None) -> Path:
+    """Where the network goes; a place that is taken, and a report of nothing, are said before the work."""
+    if report is not None and task is None:
+        raise WeightgenError("a report measures networks", remedy="name the task with --task")
     target = out or Path(f"{Path(checkpoint).stem}-morphed.safetensors")
     if target.exists() and not force:
         raise OutputError("the file exists", where=target, remedy="choose another name, or overwrite it with --force")
@@ -170,14 +172,12 @@ def _tell(made: "Morph") -> None:
         print(f"note: not resized ({reason}): {', '.join(axes[:3])}{more}", file=sys.stderr)
 
 
-def _report(source: "Checkpoint", task: str | None, method: str, folder: Path | None) -> None:
-    if folder is None:
+def _report(source: "Checkpoint", task: str | None, folder: Path | None) -> None:
+    if folder is None or task is None:
         return
     from weightgen.morphing.report import report
     from weightgen.tasks import get_task
 
-    if task is None:
-        raise WeightgenError("a report measures networks", remedy="name the task with --task")
     with progress("report") as update:
         report(source, get_task(task), folder, progress=update)
     print(f"{folder}: report.json, report.md and report.png", file=sys.stderr)
