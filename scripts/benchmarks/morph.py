@@ -126,6 +126,7 @@ ROWS: dict[str, Entry] = {
     "L1 + recalibrated": Entry(partial(morphed, method="l1")),
     "group norm + recalibrated": Entry(partial(morphed, method="group-norm")),
     "Taylor + recalibrated": Entry(partial(morphed, method="taylor"), 3),
+    "L1 + norms measured anew": Entry(partial(morphed, method="l1", recalibrate="absolute"), 3),
     "L1 + repaired + recalibrated": Entry(partial(morphed, method="l1", repair=True)),
     "group norm + repaired + recalibrated": Entry(partial(morphed, method="group-norm", repair=True)),
     "Taylor + repaired + recalibrated": Entry(partial(morphed, method="taylor", repair=True), 3),
