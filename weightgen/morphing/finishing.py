@@ -30,7 +30,7 @@ class Finishing:
     """
 
     recalibrate: str | None = None
-    images: int = 2000
+    images: int = 1000
     steps: int = 0
     distil: bool = False
     batch: int = 128

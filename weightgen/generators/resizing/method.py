@@ -41,7 +41,7 @@ class Source:
     module: nn.Module
     graph: AxisGraph
     task: Task | None = None
-    examples: int = 2000
+    examples: int = 1000
     repair: bool = False
     coupled: tuple[tuple[int, ...], ...] = ()
     seed: int = 0
