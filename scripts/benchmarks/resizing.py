@@ -1,6 +1,6 @@
 """Growth that keeps the function, and how long it takes to shrink a ResNet-50.
 
-Growth: networks made wider and deeper by Net2Net, in float32, and the largest change of a logit on 16 random inputs.
+Growth: networks made wider and deeper by Net2Net, in float32, and the largest change of a logit on four random inputs.
 ResNet-20 is the published one of `$WEIGHTGEN_DATA`; the others have random weights, and random norms, since those of a
 fresh network would hide errors. Speed: read a checkpoint of timm's resnet50, halve every width, estimate its norms,
 write it, in a process of its own, start and imports included. Writes results/resizing.json. Run it as
@@ -102,9 +102,9 @@ def compare(before: Checkpoint, after: Checkpoint) -> tuple[float, float]:
     """The largest change of a logit, and the largest logit."""
     torch.manual_seed(1)
     inputs = [
-        torch.randn(16, *example.shape[1:])
+        torch.randn(4, *example.shape[1:])
         if example.is_floating_point()
-        else torch.randint(0, 99, (16, *example.shape[1:]))
+        else torch.randint(0, 99, (4, *example.shape[1:]))
         for example in before.architecture.example_inputs()
     ]
     old, new = logits(before.build()(*inputs)), logits(after.build()(*inputs))
