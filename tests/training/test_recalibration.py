@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from weightgen.errors import MissingDataError
-from weightgen.training.recalibration import recalibrate
+from weightgen.training.recalibration import has_statistics, recalibrate
 
 
 def network() -> nn.Sequential:
@@ -62,6 +62,7 @@ def test_a_failure_leaves_the_modes_as_they_were():
 
 def test_without_norms_and_without_images():
     plain = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2, track_running_stats=False))
+    assert not has_statistics(plain) and has_statistics(network())
     assert recalibrate(plain, torch.randn(4, 3)) == []
     with pytest.raises(MissingDataError, match="no images"):
         recalibrate(network(), torch.empty(0, 1, 8, 8))

@@ -16,6 +16,11 @@ from weightgen.errors import MissingDataError
 BATCH = 250
 
 
+def has_statistics(module: nn.Module) -> bool:
+    """Whether a network has norms that keep statistics of what they have seen."""
+    return any(_tracks(part) for part in module.modules())
+
+
 @torch.no_grad()
 def recalibrate(
     module: nn.Module, images: Tensor, *, original: nn.Module | None = None, batch: int = BATCH
