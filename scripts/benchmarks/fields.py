@@ -19,6 +19,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 PARTS = {
     "speed": fields_speed.measure,
     "modelnet": fields_modelnet.measure,
+    "pointnet": fields_modelnet.measure_pointnet,
     "reconstruction": fields_procedural.reconstruction,
     "occupancy": fields_procedural.occupancy,
     "segmentation": fields_procedural.segmentation,

@@ -28,6 +28,7 @@ COMMANDS = {
     "inspect": "weightgen.cli.inspect:inspect",
     "zoo": "weightgen.cli.zoo:app",
     "train": "weightgen.cli.train:app",
+    "fields": "weightgen.cli.fields:app",
     "tokenize": "weightgen.cli.tokens:tokenize",
     "detokenize": "weightgen.cli.tokens:detokenize",
 }

@@ -142,9 +142,7 @@ def _winding(points: Tensor, triangles: Tensor) -> Tensor:
     a, b, c = (triangles[None] - points[:, None, None]).unbind(2)  # [n, triangles, 3] each
     long_a, long_b, long_c = (side.norm(dim=-1) for side in (a, b, c))
     above = (a * torch.linalg.cross(b, c)).sum(-1)
-    below = (
-        long_a * long_b * long_c + (a * b).sum(-1) * long_c + (b * c).sum(-1) * long_a + (c * a).sum(-1) * long_b
-    )
+    below = long_a * long_b * long_c + (a * b).sum(-1) * long_c + (b * c).sum(-1) * long_a + (c * a).sum(-1) * long_b
     return torch.atan2(above, below).sum(1) / (2 * torch.pi)
 
 

@@ -70,7 +70,9 @@ def cylinder(radius: float, half: float, centre: tuple, part: int, rotation: Ten
     return Primitive(distance, (radius, radius, half), centre, rotation, part)
 
 
-def cone(below: float, above: float, half: float, centre: tuple, part: int, rotation: Tensor | None = None) -> Primitive:
+def cone(
+    below: float, above: float, half: float, centre: tuple, part: int, rotation: Tensor | None = None
+) -> Primitive:
     """A cut cone: its radius is `below` at -half and `above` at half."""
 
     def distance(points: Tensor) -> Tensor:
@@ -82,7 +84,8 @@ def cone(below: float, above: float, half: float, centre: tuple, part: int, rota
         along = ((from_top * slope).sum(-1) / slope.square().sum()).clamp(0, 1)
         to_side = torch.stack([around - above, height - half], -1) + slope * along[..., None]
         inside = (to_side[..., 0] < 0) & (to_cap[..., 1] < 0)
-        nearest = torch.minimum(to_cap.square().sum(-1), to_side.square().sum(-1)).sqrt()
+        # The root of 0 has no gradient.
+        nearest = torch.minimum(to_cap.square().sum(-1), to_side.square().sum(-1)).clamp(min=1e-14).sqrt()
         return torch.where(inside, -nearest, nearest)
 
     rotation = torch.eye(3) if rotation is None else rotation

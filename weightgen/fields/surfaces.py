@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -69,9 +70,7 @@ def chamfer(first: Tensor, second: Tensor) -> Tensor:
     return torch.stack(found)
 
 
-def spread(
-    config: TriPlaneConfig, kind: Kind, tensors: Mapping[str, Tensor], count: int, seed: int = 0
-) -> Tensor:
+def spread(config: TriPlaneConfig, kind: Kind, tensors: Mapping[str, Tensor], count: int, seed: int = 0) -> Tensor:
     """Points on the surface of one field, `[count, 3]`, found from the field alone.
 
     Args:
@@ -142,12 +141,24 @@ def write_mesh(path: Path | str, vertices: Tensor, faces: Tensor) -> None:
         "property float x\nproperty float y\nproperty float z\n"
         f"element face {len(faces)}\nproperty list uchar int vertex_indices\nend_header\n"
     )
-    import numpy
-
     rows = numpy.empty(len(faces), dtype=[("count", "u1"), ("corners", "<i4", 3)])
     rows["count"], rows["corners"] = 3, faces.numpy()
     with atomic(path) as temporary:
         temporary.write_bytes(head.encode() + vertices.numpy().astype("<f4").tobytes() + rows.tobytes())
+
+
+def write_points(path: Path | str, points: Tensor, colours: Tensor) -> None:
+    """Writes points `[n, 3]` with colours `[n, 3]` of 0 to 255 as a PLY file, whole or not at all."""
+    head = (
+        f"ply\nformat binary_little_endian 1.0\nelement vertex {len(points)}\n"
+        + "".join(f"property float {axis}\n" for axis in "xyz")
+        + "".join(f"property uchar {colour}\n" for colour in ("red", "green", "blue"))
+        + "end_header\n"
+    )
+    rows = numpy.empty(len(points), dtype=[("place", "<f4", 3), ("colour", "u1", 3)])
+    rows["place"], rows["colour"] = points.numpy(), colours.numpy()
+    with atomic(path) as temporary:
+        temporary.write_bytes(head.encode() + rows.tobytes())
 
 
 def _noise(shape: torch.Size) -> Tensor:

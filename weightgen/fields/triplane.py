@@ -1,11 +1,13 @@
 """The tri-plane: a field over [-1, 1]³ stored as three feature planes and a small decoder.
 
 After "Neural Processing of Tri-Plane Hybrid Neural Fields", https://arxiv.org/abs/2310.01140. Notation: a point
-p = (x, y, z) is projected to the three coordinate planes; their features, read between four cells, are joined (summed in
-the paper), put beside an encoding of p itself, (p, sin 2ᵏp, cos 2ᵏp), and decoded by a small network. Everything here
-works on many fields at once: tensors have a leading axis of fields, and a layer of all decoders is one batched product.
+p = (x, y, z) is projected to the three coordinate planes; their features, read between four cells, are joined (summed
+in the paper), put beside an encoding of p itself, (p, sin 2ᵏp, cos 2ᵏp), and decoded by a small network. Everything
+here works on many fields at once: tensors have a leading axis of fields, and a layer of all decoders is one batched
+product.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -93,7 +95,7 @@ class TriPlaneConfig:
         """Name → shape of every tensor of one field."""
         widths = (self.features, *self.hidden, self.outputs)
         found: dict[str, tuple[int, ...]] = {"planes": (3, self.channels, self.resolution, self.resolution)}
-        for layer, (read, written) in enumerate(zip(widths, widths[1:], strict=False)):
+        for layer, (read, written) in enumerate(itertools.pairwise(widths)):
             found |= {f"decoder.{layer}.weight": (written, read), f"decoder.{layer}.bias": (written,)}
         return found
 
@@ -168,9 +170,7 @@ def evaluate(config: TriPlaneConfig, tensors: Mapping[str, Tensor], points: Tens
     Returns:
         `[fields, n, outputs]`, raw: see `weightgen.fields.kinds` for what they mean.
     """
-    values = torch.cat(
-        [sample_planes(config, tensors["planes"], points), encode(points, config.frequencies)], -1
-    )
+    values = torch.cat([sample_planes(config, tensors["planes"], points), encode(points, config.frequencies)], -1)
     last = len(config.hidden)
     for layer in range(last + 1):
         weight, bias = tensors[f"decoder.{layer}.weight"], tensors[f"decoder.{layer}.bias"]

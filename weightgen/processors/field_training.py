@@ -81,7 +81,9 @@ class TrainedProcessor:
         }  # fmt: skip
         text = json.dumps(self.provenance, indent=2, sort_keys=True)
         card = f"# {Path(folder).name}: a processor of {self.kind} fields\n\nClasses: {', '.join(self.classes)}.\n\n"
-        write_artefact(folder, KIND, config, self.module.state_dict(), f"{card}    " + text.replace("\n", "\n    ") + "\n")
+        write_artefact(
+            folder, KIND, config, self.module.state_dict(), f"{card}    " + text.replace("\n", "\n    ") + "\n"
+        )
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "TrainedProcessor":

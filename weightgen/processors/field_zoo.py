@@ -44,6 +44,12 @@ class FitReport:
     figures: dict[str, list[float]] = field(default_factory=dict)
     steps: list[int] = field(default_factory=list)
 
+    def text(self) -> str:
+        """As lines for people."""
+        means = ", ".join(f"mean {name} {value:.4f}" for name, value in self.to_json()["metrics"].items())
+        lines = [f"{len(self.fitted):,} fields fitted, {self.known:,} were there{': ' if means else ''}{means}"]
+        return "\n".join(lines + [f"failed: {name}: {reason}" for name, reason in self.failed.items()])
+
     def to_json(self) -> dict[str, Any]:
         """As JSON values, with the means of the figures."""
         means = {name: sum(values) / len(values) for name, values in self.figures.items() if values}
@@ -166,9 +172,7 @@ def _checkpoints(
     architecture = architecture_of(config)
     for index, (source, signal) in enumerate(readable):
         digest = tensor_digest(samples.probes[index])
-        metrics = [
-            Metric(name, values[index].item(), "validation", digest) for name, values in fitted.figures.items()
-        ]
+        metrics = [Metric(name, values[index].item(), "validation", digest) for name, values in fitted.figures.items()]
         facts = {**settings, **source.facts, "steps_taken": int(fitted.steps[index]), **_place(signal)}
         if source.label is not None:
             facts["class"] = source.label
@@ -186,7 +190,10 @@ def _place(signal: Signal) -> dict[str, float]:
     centre, scale = getattr(signal, "centre", None), getattr(signal, "scale", None)
     if centre is None or scale is None:
         return {}
-    return {"scale": float(scale), **{f"centre_{axis}": float(value) for axis, value in zip("xyz", centre, strict=True)}}
+    return {
+        "scale": float(scale),
+        **{f"centre_{axis}": float(value) for axis, value in zip("xyz", centre, strict=True)},
+    }
 
 
 def _flat(sampling: Sampling) -> dict[str, Any]:
@@ -240,7 +247,9 @@ def read_fields(zoo: Zoo, expression: str = "", classes: Sequence[str] | None = 
     """
     rows = [row for row in zoo.query(expression) if row.architecture.startswith(FAMILY)]
     if not rows:
-        raise MissingDataError("no fields there", where=zoo.path, remedy="fit some: weightgen fields fit PATH --out ZOO")
+        raise MissingDataError(
+            "no fields there", where=zoo.path, remedy="fit some: weightgen fields fit PATH --out ZOO"
+        )
     configs = [config_of(Architecture.parse(text)) for text in {row.architecture: None for row in rows}]
     first = configs[0]
     for other in configs[1:]:

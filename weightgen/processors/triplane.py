@@ -1,10 +1,10 @@
 """Classifiers and a part segmenter that read tri-planes, and the plainer heads that they are compared with.
 
-After "Neural Processing of Tri-Plane Hybrid Neural Fields", https://arxiv.org/abs/2310.01140. Each field was fitted from a
-random start of its own, so that the order of its channels means nothing: a channel is one token of a transformer without
-positions, and the tokens' maximum is what is classified. Unlike in the paper a token holds one channel of all three
-planes, since the decoder reads their sum: that is a third of the tokens. The sign of a channel means nothing either and
-is drawn anew in training.
+After "Neural Processing of Tri-Plane Hybrid Neural Fields", https://arxiv.org/abs/2310.01140. Each field was fitted from
+a random start of its own, so that the order of its channels means nothing: a channel is one token of a transformer
+without positions, and the tokens' maximum is what is classified. Unlike in the paper a token holds one channel of all
+three planes, since the decoder reads their sum: that is a third of the tokens. The sign of a channel means nothing
+either and is drawn anew in training.
 """
 
 from dataclasses import dataclass
@@ -40,6 +40,7 @@ class ProcessorConfig:
         attention_heads: of every layer.
         margin: rows and columns that a crop leaves out, in all.
         mirrored: axes along which training fields are mirrored at random, such as `xy`.
+        swapped: whether x and y of training fields are exchanged at random: with both mirrored, quarter turns.
         dropout: in every layer.
 
     Raises:
@@ -59,6 +60,7 @@ class ProcessorConfig:
     attention_heads: int = 4
     margin: int = 2
     mirrored: str = ""
+    swapped: bool = False
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
@@ -156,6 +158,10 @@ class Processor(nn.Module):
         if not self.training:
             begin = config.margin // 2
             return planes[..., begin : begin + side, begin : begin + side]
+        if config.swapped:
+            other = torch.stack([planes[:, 0].transpose(-1, -2), planes[:, 2], planes[:, 1]], 1)
+            chosen = torch.rand(len(planes), 1, 1, 1, 1, device=planes.device) < 0.5
+            planes = torch.where(chosen, other, planes)
         signs = torch.randint(2, (len(planes), 1, config.channels, 1, 1), device=planes.device) * 2 - 1
         # A place of its own for each axis of space, so that the three planes stay those of one solid.
         starts = torch.randint(config.margin + 1, (len(planes), 3), device=planes.device)
