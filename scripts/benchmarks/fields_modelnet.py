@@ -1,5 +1,6 @@
 """ModelNet10: unsigned distance fields of all clouds, classified by four heads, beside a PointNet on the clouds."""
 
+import itertools
 import os
 import time
 from pathlib import Path
@@ -101,7 +102,7 @@ class PointNet(nn.Module):
         super().__init__()
         widths = (3, 64, 128, 256)
         layers: list[nn.Module] = []
-        for read, written in zip(widths, widths[1:], strict=False):
+        for read, written in itertools.pairwise(widths):
             layers += [nn.Conv1d(read, written, 1), nn.BatchNorm1d(written), nn.ReLU()]
         self.points = nn.Sequential(*layers)
         self.head = nn.Sequential(

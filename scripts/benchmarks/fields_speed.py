@@ -10,7 +10,7 @@ import torch
 from weightgen.fields.fitting import Fitting, fit
 from weightgen.fields.kinds import KINDS
 from weightgen.fields.shapes import make_shapes
-from weightgen.fields.signals import Sampling, sample
+from weightgen.fields.signals import Samples, Sampling, sample
 from weightgen.fields.triplane import TriPlane, TriPlaneConfig
 from weightgen.processors.field_zoo import TOGETHER, architecture_of
 
@@ -31,8 +31,8 @@ def measure(cache: Path, out: Path) -> dict[str, Any]:
         together, alone = [], []
         for _ in range(ROUNDS):
             # Without what measuring the fields at the end takes: the difference of two fittings.
-            short, long = (_seconds(lambda steps=steps, config=config: fit(
-                config, "sdf", samples, range(TOGETHER), Fitting(steps, POINTS))) for steps in (1, 1 + STEPS))  # fmt: skip
+            short, long = (_seconds(lambda steps=steps, config=config: _together(config, samples, steps))
+                           for steps in (1, 1 + STEPS))  # fmt: skip
             together.append(1000 * (long - short) / STEPS / TOGETHER)
             alone.append(1000 * _seconds(lambda config=config: _one_by_one(config, samples)) / STEPS / ALONE)
         shape_bytes = 4 * architecture_of(config).parameters
@@ -45,7 +45,11 @@ def measure(cache: Path, out: Path) -> dict[str, Any]:
     return {"shapes": TOGETHER, "points": POINTS, "rounds": ROUNDS, "decoders": rows}
 
 
-def _one_by_one(config: TriPlaneConfig, samples) -> None:
+def _together(config: TriPlaneConfig, samples: Samples, steps: int) -> None:
+    fit(config, "sdf", samples, range(TOGETHER), Fitting(steps, POINTS))
+
+
+def _one_by_one(config: TriPlaneConfig, samples: Samples) -> None:
     """The plain loop: a module and an optimiser for each shape."""
     kind = KINDS["sdf"]
     for index in range(ALONE):

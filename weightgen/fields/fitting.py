@@ -162,8 +162,8 @@ def _step(state: list[Fields], losses: Losses, alive: Tensor, step: int, fitting
     values = losses(leaves, alive)
     if not values.isfinite().all():
         raise WeightgenError(
-            "the fitting diverged", where=f"step {step}", got=f"{int((~values.isfinite()).sum())} of {len(values)} losses",
-            remedy="lower the rates",
+            "the fitting diverged", where=f"step {step}",
+            got=f"{int((~values.isfinite()).sum())} of {len(values)} losses are not finite", remedy="lower the rates",
         )  # fmt: skip
     # A sum over fields gives each its own gradient.
     gradients = torch.autograd.grad(values.sum(), list(leaves.values()))

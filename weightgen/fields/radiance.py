@@ -1,8 +1,8 @@
 """Radiance fields: density and colour in space, learned from posed images by rendering along their rays.
 
-Volume rendering after NeRF, https://arxiv.org/abs/2003.08934: along a ray, densities σ and colours c at distances t give
-the colour Σ T (1 − exp(−σ δ)) c over a white background, where T is the light that has come so far. Surfaces look the
-same from all sides here, so that the decoder does not read the direction.
+Volume rendering after NeRF, https://arxiv.org/abs/2003.08934: along a ray, densities σ and colours c at distances t
+give the colour Σ T (1 − exp(−σ δ)) c over a white background, where T is the light that has come so far. Surfaces look
+the same from all sides here, so that the decoder does not read the direction.
 """
 
 import math

@@ -116,7 +116,7 @@ def _collection(file: Path, name: str) -> list[Source] | None:
         for prefix in prefixes:
             points = arrays[f"{prefix}points"]
             labels = arrays[f"{prefix}labels"] if f"{prefix}labels" in arrays else [None] * len(points)
-            names = arrays["classes"] if "classes" in arrays else None
+            names = arrays.get("classes")
             for index, (cloud, label) in enumerate(zip(points, labels, strict=True)):
                 word = None if label is None else str(label if names is None else names[int(label)])
                 found.append(

@@ -61,7 +61,7 @@ def intersection_over_union(found: Tensor, true: Tensor) -> Tensor:
 
 
 def chamfer(first: Tensor, second: Tensor) -> Tensor:
-    """The mean distance to the nearest point of the other cloud, the mean of both ways: `[fields, n, 3]` → `[fields]`."""
+    """The mean distance to the nearest point of the other cloud, of both ways: `[fields, n, 3]` → `[fields]`."""
     found = []
     # A matrix of all pairs of all fields would take gigabytes.
     for one, other in zip(first, second, strict=True):
@@ -102,8 +102,8 @@ def march(
     Args:
         tensors: of one field, `[1, …]`.
         resolution: cells along each axis.
-        level: the distance where the surface is; 0 for solids, and for an unsigned field, which is nowhere 0, a fifth of
-            the truncation: a thin shell around it.
+        level: the distance where the surface is; 0 for solids, and for an unsigned field, which is nowhere 0, a fifth
+            of the truncation: a thin shell around it.
 
     Returns:
         Vertices `[n, 3]` and faces int64 `[m, 3]`.

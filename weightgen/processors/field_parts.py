@@ -56,7 +56,8 @@ def part_labels(fields: FieldSet, where: Tensor, count: int = POINTS) -> PartLab
         if "shape_seed" not in facts or facts.get("class") not in CLASSES:
             raise MissingDataError(
                 "the parts of the shape are not known", where=fields.names[index],
-                expected="a field of a procedural shape", remedy="fit some: weightgen fields fit procedural:1000 --out ZOO",
+                expected="a field of a procedural shape",
+                remedy="fit some: weightgen fields fit procedural:1000 --out ZOO",
             )  # fmt: skip
         shape = make_shape(facts["class"], facts["shape_seed"])
         found = shape.surface(count, torch.Generator().manual_seed(facts["shape_seed"]))

@@ -177,7 +177,7 @@ def accuracy(processor: TrainedProcessor, fields: FieldSet, where: Tensor, permu
 
 
 def split_in_two(fields: FieldSet, share: float = 0.2, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Indices of training and test fields: their own splits if they have them, else a share of each class is held out."""
+    """Indices of training and test fields: their own splits, or else a share of each class is held out."""
     if "test" in fields.splits and "train" in fields.splits:
         return fields.where("train"), fields.where("test")
     order = torch.rand(len(fields.labels), generator=torch.Generator().manual_seed(seed)).argsort()

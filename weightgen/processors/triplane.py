@@ -1,6 +1,6 @@
 """Classifiers and a part segmenter that read tri-planes, and the plainer heads that they are compared with.
 
-After "Neural Processing of Tri-Plane Hybrid Neural Fields", https://arxiv.org/abs/2310.01140. Each field was fitted from
+After "Neural Processing of Tri-Plane Hybrid Neural Fields", https://arxiv.org/abs/2310.01140. Each field began at
 a random start of its own, so that the order of its channels means nothing: a channel is one token of a transformer
 without positions, and the tokens' maximum is what is classified. Unlike in the paper a token holds one channel of all
 three planes, since the decoder reads their sum: that is a third of the tokens. The sign of a channel means nothing
