@@ -98,7 +98,8 @@ def classify(
     if json:
         print_json(answer.to_json())
         return
-    table(answer.title(), ["name", "class", "found", "probability"], answer.rows())
+    print(answer.title())
+    table("test fields", ["name", "class", "found", "probability"], answer.rows())
 
 
 @app.command

@@ -40,7 +40,8 @@ class PartLabels:
 
 def part_names(classes: Sequence[str]) -> list[str]:
     """All parts of all classes, `chair/legs`; their places are the numbers that a segmenter answers with."""
-    return [f"{name}/{part}" for name in classes for part in CLASSES[name][1]]
+    # Of a class that is not procedural no part is known.
+    return [f"{name}/{part}" for name in classes if name in CLASSES for part in CLASSES[name][1]]
 
 
 def part_labels(fields: FieldSet, where: Tensor, count: int = POINTS) -> PartLabels:
@@ -49,7 +50,6 @@ def part_labels(fields: FieldSet, where: Tensor, count: int = POINTS) -> PartLab
     Raises:
         MissingDataError: if a field is not of a procedural shape.
     """
-    names = part_names(fields.classes)
     points, parts = [], []
     for index in where.tolist():
         facts = fields.rows[index].hyperparameters
@@ -59,6 +59,7 @@ def part_labels(fields: FieldSet, where: Tensor, count: int = POINTS) -> PartLab
                 expected="a field of a procedural shape",
                 remedy="fit some: weightgen fields fit procedural:1000 --out ZOO",
             )  # fmt: skip
+        names = part_names(fields.classes)
         shape = make_shape(facts["class"], facts["shape_seed"])
         found = shape.surface(count, torch.Generator().manual_seed(facts["shape_seed"]))
         points.append(found)
