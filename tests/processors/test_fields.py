@@ -156,14 +156,14 @@ def test_splits_hold_out_of_each_class(fields):
 
 def test_parts_are_learned(fields):
     everything = torch.arange(24)
-    training = Training(epochs=30, batch=8, learning_rate=3e-3)
-    processor = train_segmenter(fields, everything, training)
+    training = Training(epochs=30, batch=8, learning_rate=1e-2)
+    processor = train_segmenter(fields, everything, training, options={**SMALL, "part_layers": 1})
     labels = part_labels(fields, everything, 128)
     found = segment(processor, fields.planes, labels.points, fields.labels)
     names = part_names(fields.classes)
     assert all(names[part].startswith(fields.classes[label]) for label, row in zip(fields.labels, found, strict=True)
                for part in row.unique().tolist())  # fmt: skip
-    assert (found == labels.parts).double().mean() > 0.6
+    assert (found == labels.parts).double().mean() > 0.5
     perfect = mean_part_iou(labels.parts, labels.parts, fields.labels, fields.classes)
     assert perfect == {"instance": 1.0, "class": 1.0}
     assert mean_part_iou(found, labels.parts, fields.labels, fields.classes)["instance"] < 1

@@ -72,10 +72,15 @@ def train_segmenter(
     where: Tensor,
     training: Training | None = None,
     *,
+    options: dict[str, Any] | None = None,
     state: Path | None = None,
     progress: Progress | None = None,
 ) -> TrainedProcessor:
     """A segmenter, trained on the procedural fields of the given indices.
+
+    Args:
+        options: further entries of ProcessorConfig.
+        state: a file from which a killed training goes on.
 
     Raises:
         MissingDataError: if there are none, or one is not of a procedural shape.
@@ -86,8 +91,9 @@ def train_segmenter(
     labels = part_labels(fields, where)
     names = part_names(fields.classes)
     config = ProcessorConfig(
-        fields.config.resolution, fields.config.channels, len(fields.classes), parts=len(names), margin=0
-    )
+        fields.config.resolution, fields.config.channels, len(fields.classes), parts=len(names), margin=0,
+        **(options or {}),
+    )  # fmt: skip
     allowed = part_mask(fields.classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
