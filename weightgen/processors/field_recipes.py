@@ -26,7 +26,7 @@ from weightgen.processors.field_training import (
     split_in_two,
     train_classifier,
 )
-from weightgen.processors.field_zoo import FieldSet, FitReport, config_of, fit_zoo, open_or_create, read_fields
+from weightgen.processors.field_zoo import FAMILY, FitReport, config_of, fit_zoo, open_or_create, read_fields
 from weightgen.training.loop import Progress
 from weightgen.zoo import Row, Zoo
 
@@ -231,7 +231,7 @@ def render_fields(
         vertices, faces = march(config, find_kind(str(row.task)), tensors, side)
         write_mesh(out, vertices, faces)
         return f"{out}: {len(vertices)} vertices, {len(faces)} faces"
-    rows = [zoo.row(name)] if name is not None else _some(read_fields(zoo), limit)
+    rows = [zoo.row(name)] if name is not None else _some(zoo, limit)
     images = []
     for done, row in enumerate(rows, 1):
         images.append(_picture(row, side, azimuth))
@@ -256,12 +256,17 @@ def _picture(row: Row, side: int, azimuth: float) -> Tensor:
     return render_surface(config, find_kind(str(row.task)), tensors, side=side, azimuth=azimuth)[0]
 
 
-def _some(fields: FieldSet, limit: int) -> list[Row]:
-    """So many fields, of each class as many."""
-    seen: dict[int, int] = {}
+def _some(zoo: Zoo, limit: int) -> list[Row]:
+    """So many fields, of each class as many; no tensor is read."""
+    rows = [row for row in zoo if row.architecture.startswith(FAMILY)]
+    if not rows:
+        raise MissingDataError(
+            "no fields there", where=zoo.path, remedy="fit some: weightgen fields fit PATH --out ZOO"
+        )
+    seen: dict[str, int] = {}
     keys = []
-    for index, label in enumerate(fields.labels.tolist()):
+    for index, row in enumerate(rows):
+        label = str(row.hyperparameters.get("class", ""))
         seen[label] = seen.get(label, 0) + 1
         keys.append((seen[label], label, index))
-    chosen = sorted(keys)[:limit]
-    return [fields.rows[index] for _, _, index in sorted(chosen, key=lambda key: (key[1], key[2]))]
+    return [rows[index] for _, _, index in sorted(sorted(keys)[:limit], key=lambda key: (key[1], key[2]))]
