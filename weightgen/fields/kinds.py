@@ -12,6 +12,8 @@ from torch.nn import functional
 
 TRUNCATION = 0.1
 """Distances beyond this are all one: a field tells what lies near its surface."""
+SHELL = 0.5 * TRUNCATION
+"""An unsigned field is nowhere 0: it is drawn as a shell of this distance, which closes gaps between sparse points."""
 FOCUS = 3.0
 """γ of the focal loss, https://arxiv.org/abs/1708.02002."""
 OUTSIDE_WEIGHT, INSIDE_WEIGHT = 0.1, 0.9

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from weightgen.errors import WeightgenError
-from weightgen.fields.kinds import TRUNCATION, Kind
+from weightgen.fields.kinds import SHELL, Kind
 from weightgen.fields.surfaces import distances
 from weightgen.fields.triplane import TriPlaneConfig
 from weightgen.storage import atomic
@@ -54,7 +54,7 @@ def render_surface(
     """
     if not 1 <= side <= 4096:
         raise WeightgenError("not a size of a picture", got=side, expected="1 to 4096")
-    level = 0.0 if kind.solid else TRUNCATION / 5
+    level = 0.0 if kind.solid else SHELL
 
     def signed(points: Tensor) -> Tensor:
         return distances(config, kind, tensors, points) - level

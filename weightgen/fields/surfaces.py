@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from weightgen.errors import MissingDataError, WeightgenError
-from weightgen.fields.kinds import TRUNCATION, Kind
+from weightgen.fields.kinds import SHELL, TRUNCATION, Kind
 from weightgen.fields.signals import Samples
 from weightgen.fields.triplane import TriPlaneConfig, evaluate
 from weightgen.storage import atomic
@@ -102,8 +102,8 @@ def march(
     Args:
         tensors: of one field, `[1, …]`.
         resolution: cells along each axis.
-        level: the distance where the surface is; 0 for solids, and for an unsigned field, which is nowhere 0, a fifth
-            of the truncation: a thin shell around it.
+        level: the distance where the surface is; 0 for solids, and for an unsigned field, which is nowhere 0, `SHELL`:
+            the mesh then goes around its surface.
 
     Returns:
         Vertices `[n, 3]` and faces int64 `[m, 3]`.
@@ -118,7 +118,7 @@ def march(
         raise MissingDataError(
             "marching cubes need scikit-image", remedy="install it: pip install 'weightgen[fields]'"
         ) from error
-    level = (0.0 if kind.solid else TRUNCATION / 5) if level is None else level
+    level = (0.0 if kind.solid else SHELL) if level is None else level
     line = torch.linspace(-1, 1, resolution + 1)
     with torch.no_grad():
         slabs = [
