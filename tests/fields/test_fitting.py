@@ -53,7 +53,7 @@ def test_fields_that_stop_leave_the_others_as_they_are(samples):
 
 
 def test_surfaces_come_out_again(samples, tmp_path):
-    fitted = fit(CONFIG, "sdf", samples, [0, 1], Fitting(steps=80, points=256))
+    fitted = fit(CONFIG, "sdf", samples, [0, 1], Fitting(steps=150, points=512))
     one = {name: tensor[:1] for name, tensor in fitted.tensors.items()}
     vertices, faces = march(CONFIG, KINDS["sdf"], one, 32)
     assert make_shape("mug", 0).distance(vertices).abs().mean() < 0.05
