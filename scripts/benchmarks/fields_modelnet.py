@@ -26,12 +26,12 @@ SAMPLING = Sampling(points=2048, probes=256)
 SEEDS = 3
 """Of the transformer; the heads it is compared with have one."""
 TRAININGS = {
-    "transformer": Training(epochs=25, batch=64, learning_rate=1e-3),
-    "cnn": Training(epochs=20, batch=64, learning_rate=2e-3),
-    "mlp": Training(epochs=20, batch=64, learning_rate=1e-3),
-    "decoder": Training(epochs=20, batch=64, learning_rate=1e-3),
+    "transformer": Training(epochs=60, batch=64, learning_rate=1e-3),
+    "cnn": Training(epochs=40, batch=64, learning_rate=2e-3),
+    "mlp": Training(epochs=40, batch=64, learning_rate=1e-3),
+    "decoder": Training(epochs=40, batch=64, learning_rate=1e-3),
 }
-POINT_EPOCHS, POINT_BATCH, POINTS = 12, 32, 256
+POINT_EPOCHS, POINT_BATCH, POINTS = 27, 32, 256
 
 
 def clouds() -> Path:
