@@ -111,6 +111,32 @@ families.add(
 )
 
 
+def _triplane(**options: Any) -> "nn.Module":
+    from weightgen.fields.triplane import TriPlane, TriPlaneConfig
+
+    return TriPlane(TriPlaneConfig(**options))
+
+
+families.add(
+    "weightgen/triplane",
+    Family(
+        _triplane,
+        {
+            "aggregation": "sum",
+            "align_corners": True,
+            "channels": 16,
+            "decoder": "siren",
+            "frequencies": 10,
+            "hidden": (64, 64, 64),
+            "order": "xy-xz-yz",
+            "outputs": 1,
+            "resolution": 32,
+        },
+        frozenset({"channels", "hidden", "outputs", "resolution"}),
+    ),
+)
+
+
 @dataclass(frozen=True)
 class Architecture:
     """A recipe in canonical form: options sorted, those equal to the family's default left out.
@@ -364,6 +390,8 @@ def _examples(architecture: Architecture, module: "nn.Module") -> tuple["Tensor"
     import torch
 
     options = dict(architecture.options)
+    if hasattr(module, "example_inputs"):
+        return module.example_inputs()  # type: ignore[operator]
     if architecture.family in families:
         size = architecture.option("input")
     elif architecture.family.startswith("transformers/"):

@@ -30,6 +30,7 @@ COMMANDS = {
     "align": "weightgen.cli.align:align",
     "zoo": "weightgen.cli.zoo:app",
     "train": "weightgen.cli.train:app",
+    "fields": "weightgen.cli.fields:app",
     "tokenize": "weightgen.cli.tokens:tokenize",
     "detokenize": "weightgen.cli.tokens:detokenize",
 }

@@ -1,0 +1,1 @@
+"""What reads networks and fields, and says something about them."""
