@@ -14,7 +14,7 @@ network's own initial variance, or its pretrained values, at every z. That θ₀
 import contextlib
 import copy
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -142,8 +142,9 @@ class Hypernetwork(nn.Module):
             options: further named arguments of the network.
 
         Raises:
-            WeightgenError: for a condition out of its range, a number of conditions that is not that of examples, or
-                a batch norm that is to learn its statistics from single examples.
+            WeightgenError: for a condition out of its range, a number of conditions that is not that of examples, a
+                batch norm that is to learn its statistics from single examples, or several conditions of a network
+                that looks at values or changes state in place other than its buffers in training.
         """
         return self.forward_at(self.space.values(condition), *inputs, grid=grid, **options)
 
@@ -165,8 +166,11 @@ class Hypernetwork(nn.Module):
             return tree_map(lambda tensor: tensor.squeeze(0), answer)
 
         places = (0, 0, *[None if grid else 0] * len(inputs))
+        several = vmap(one, in_dims=places, randomness="different")
         with _batched_attention(z.device):
-            answer = vmap(one, in_dims=places, randomness="different")(tensors, buffers, *inputs)
+            # Compiled code has no room for the handler, and its own errors say where they are.
+            given = (tensors, buffers, *inputs)
+            answer = several(*given) if torch.compiler.is_compiling() else self._named(several, given)
         self._pool(buffers)
         return answer
 
@@ -229,6 +233,20 @@ class Hypernetwork(nn.Module):
                         remedy="give one condition a step, set grid=True, call eval(), or use a group norm",
                     )  # fmt: skip
 
+    def _named(self, several: Callable[..., Any], given: tuple[Any, ...]) -> Any:
+        """Calls `several`; what the network does that no vmap can do becomes an error that says what to do instead."""
+        try:
+            return several(*given)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise WeightgenError(
+                "the network does not run under several conditions at once", where=type(self.network).__name__,
+                got=str(error).splitlines()[0][:200],
+                remedy="check the inputs; a network that changes state in place other than its buffers in training, "
+                "or looks at values, takes one condition a call",
+            ) from error  # fmt: skip
+
     def _copies(self, count: int) -> dict[str, Tensor]:
         """A copy of each buffer for each condition: norms change theirs in place, which shared ones do not allow."""
         if not self.network.training:
@@ -274,6 +292,8 @@ def hypernetwork(
         WeightgenError: for parameters that cannot be written, or a condition that is none.
         ArchitectureError: if the checkpoint's tensors do not fit the network.
     """
+    if not isinstance(model, nn.Module | Architecture | str):
+        raise WeightgenError("not a network", got=repr(model)[:60], expected="a module or the recipe of one")
     architecture = Architecture.parse(model) if isinstance(model, str) else model
     network = architecture.build() if isinstance(architecture, Architecture) else copy.deepcopy(architecture)
     recipe = architecture if isinstance(architecture, Architecture) else None
