@@ -208,6 +208,23 @@ def test_state_in_place_takes_one_condition_a_call(kind):
     assert hyper.network.layer.weight.grad.any()
 
 
+class Keeping(nn.Linear):
+    """Keeps its last answer."""
+
+    def forward(self, examples):
+        self.last = super().forward(examples)
+        return self.last
+
+
+def test_what_the_network_keeps_is_never_of_a_vmap():
+    hyper, examples = stirred(Keeping(4, 2)), torch.randn(3, 4)
+    hyper(torch.rand(3, 1), examples)
+    assert not hasattr(hyper.network, "last")
+    kept = hyper(torch.tensor([0.5]), examples)
+    hyper(torch.rand(2, 1), examples, grid=True)
+    assert hyper.network.last is kept
+
+
 def test_recurrent_layers_use_what_is_written():
     hyper = stirred(nn.LSTM(3, 4, batch_first=True))
     sequence = torch.randn(2, 5, 3)

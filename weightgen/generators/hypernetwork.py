@@ -234,7 +234,11 @@ class Hypernetwork(nn.Module):
                     )  # fmt: skip
 
     def _named(self, several: Callable[..., Any], given: tuple[Any, ...]) -> Any:
-        """Calls `several`; what the network does that no vmap can do becomes an error that says what to do instead."""
+        """Calls `several`; what the network does that no vmap can do becomes an error that says what to do instead.
+
+        Tensors that the network keeps in plain attributes are put back: those of a vmap mean nothing outside of it.
+        """
+        before = [(vars(module), dict(vars(module))) for module in self.network.modules()]
         try:
             return several(*given)
         except torch.OutOfMemoryError:
@@ -246,6 +250,14 @@ class Hypernetwork(nn.Module):
                 remedy="check the inputs; a network that changes state in place other than its buffers in training, "
                 "or looks at values, takes one condition a call",
             ) from error  # fmt: skip
+        finally:
+            for now, then in before:
+                left = [
+                    name for name, value in now.items() if isinstance(value, Tensor) and then.get(name) is not value
+                ]
+                for name in left:
+                    del now[name]
+                now.update({name: then[name] for name in left if name in then})
 
     def _copies(self, count: int) -> dict[str, Tensor]:
         """A copy of each buffer for each condition: norms change theirs in place, which shared ones do not allow."""
