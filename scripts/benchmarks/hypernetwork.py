@@ -45,7 +45,7 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 RATES = {"adam": (1e-3, 3e-4), "sgd": (1e-2, 3e-2)}
 """Optimiser → the rates of the table; the plot shows the first."""
-LONG = 3000
+LONG = 2000
 """Steps of the plain form, which needs the most."""
 SWEEP = [10 ** (-4 + 3 * index / 19) for index in range(20)]
 

@@ -30,7 +30,7 @@ from weightgen.training.loop import LoopConfig, train
 FOLDER = Path(__file__).resolve().parent / "results"
 ANGLES = [LARGEST * index / 12 for index in range(13)]
 SINGLE = (0.0, 90.0, 180.0)
-STEPS, BATCH, SEEDS, TESTED = 1500, 64, 3, 5000
+STEPS, BATCH, SEEDS, TESTED = 1000, 64, 3, 5000
 HYPER, ALL = "one hypernetwork, told the angle", "one network for all angles"
 LOOP = LoopConfig(STEPS, 1e-3, weight_decay=0.0)
 

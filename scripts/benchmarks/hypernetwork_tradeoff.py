@@ -29,7 +29,7 @@ from weightgen.tasks import get_task
 FOLDER = Path(__file__).resolve().parent / "results"
 LOWEST, HIGHEST = 0.25, 16.0
 WEIGHTINGS = [LOWEST * 2**index for index in range(7)]
-STEPS, HYPER_STEPS, BATCH, CONDITIONS = 1500, 2500, 128, 4
+STEPS, HYPER_STEPS, BATCH, CONDITIONS = 1000, 1600, 128, 4
 RATES = (2e-3, 5e-3, 1e-2)
 GRID = [(rate, head) for rate, head in itertools.product((2e-3, 4e-3), (2.5e-4, 1e-3))]
 SEEDS, TUNING_SEED = 3, 100
