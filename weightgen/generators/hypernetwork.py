@@ -86,7 +86,8 @@ class Hypernetwork(nn.Module):
         super().__init__()
         self.network = network
         self.space = space
-        self.encoders = nn.ModuleDict(space.texts)
+        # A dot cannot stand in the name of a module.
+        self.encoders = nn.ModuleDict({name.replace(".", "/"): encoder for name, encoder in space.texts.items()})
         self.config = config
         self.architecture = architecture
         self.targets = list(targets)
