@@ -103,12 +103,13 @@ def plot(result: dict[str, Any], path: Path) -> None:
 
     figure, axis = pyplot.subplots(figsize=(6.4, 4))
     colors = {HYPER: "#c0392b", ALL: "#2c3e50"}
+    styles = dict(zip([name for name in by_name(result) if name not in colors], ("--", ":", "-."), strict=False))
     for name, rows in by_name(result).items():
         values = [100 * value for value in mean_curve(rows)]
         single = name not in colors
         axis.plot(
             ANGLES, values, color=colors.get(name, "#95a5a6"), marker=None if single else "o", markersize=4,
-            linewidth=1 if single else 2, label=name,
+            linewidth=1 if single else 2, linestyle=styles.get(name, "-"), label=name,
         )  # fmt: skip
         if single:
             place = ANGLES.index(_angle(name))
