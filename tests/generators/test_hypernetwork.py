@@ -225,6 +225,20 @@ def test_what_the_network_keeps_is_never_of_a_vmap():
     assert hyper.network.last is kept
 
 
+def test_several_hypernetworks_at_once():
+    several, images = [stirred(CNN, 1, hidden=(4,)) for _ in range(2)], torch.randn(3, 1, 8, 8)
+    with torch.no_grad():
+        several[1].base["head.bias"].add_(1)
+    weights, buffers = torch.func.stack_module_state(several)
+
+    def one(weights, buffers):
+        return torch.func.functional_call(several[0], (weights, buffers), (torch.tensor([0.3]), images))
+
+    answers = torch.func.vmap(one)(weights, buffers)
+    for hyper, answer in zip(several, answers, strict=True):
+        assert torch.allclose(answer, hyper(torch.tensor([0.3]), images), atol=1e-5)
+
+
 def test_recurrent_layers_use_what_is_written():
     hyper = stirred(nn.LSTM(3, 4, batch_first=True))
     sequence = torch.randn(2, 5, 3)

@@ -14,6 +14,7 @@ network's own initial variance, or its pretrained values, at every z. That θ₀
 import contextlib
 import copy
 import itertools
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +116,8 @@ class Hypernetwork(nn.Module):
     @property
     def base(self) -> dict[str, nn.Parameter]:
         """θ₀: name → parameter of the primary network."""
-        return {name: self.network.get_parameter(name) for name in self.targets}
+        # Not get_parameter, which turns away the plain tensors that torch.func puts in a parameter's place.
+        return {name: operator.attrgetter(name)(self.network) for name in self.targets}
 
     def tensors(self, condition: Any) -> dict[str, Tensor]:
         """θ of one condition, name → `shape`, or of several, name → `[n, *shape]`; differentiable.
