@@ -104,6 +104,13 @@ def test_clamping_is_done_when_asked_for():
         ({"rotatoin": 0.0, "decay": 1e-4, "blur": "none"}, UnknownNameError, "rotatoin.*rotation"),
         ({"rotation": 0.0, "blur": "none"}, WeightgenError, "'decay' is missing"),
         ({"rotation": 0.0, "decay": 1e-4, "blur": "sum"}, UnknownNameError, "category of blur 'sum'.*some"),
+        ({"rotation": 0.0, "decay": 1e-4, "blur": None}, WeightgenError, "not a name or text; in condition blur"),
+        (
+            {"rotation": 0.0, "decay": 1e-4, "blur": ["none", 3]},
+            WeightgenError,
+            r"got \['none', 3\]; expected a string",
+        ),
+        ({"rotation": 0.0, "decay": 1e-4, "blur": []}, WeightgenError, r"not a name or text.*got \[\]"),
         ({"rotation": [0.0, 1.0], "decay": [1e-4] * 3, "blur": "none"}, WeightgenError, "different numbers; got 2, 3"),
         ({"rotation": "left", "decay": 1e-4, "blur": "none"}, WeightgenError, "not a number; in condition rotation"),
         ({"rotation": torch.zeros(2, 2), "decay": 1e-4, "blur": "none"}, WeightgenError, "wrong shape; in rotation"),

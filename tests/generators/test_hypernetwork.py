@@ -162,12 +162,81 @@ def test_two_calls_before_a_backward():
 def test_an_exception_leaves_nothing_behind():
     hyper = stirred(CNN)
     before = {name: (id(tensor), tensor.clone()) for name, tensor in hyper.network.named_parameters()}
-    for condition in (torch.tensor([0.3]), torch.rand(2, 1)):
-        with pytest.raises(RuntimeError):
+    for condition, error in ((torch.tensor([0.3]), RuntimeError), (torch.rand(2, 1), WeightgenError)):
+        with pytest.raises(error, match="channels"):
             hyper(condition, torch.randn(2, 7, 8, 8))
     for name, tensor in hyper.network.named_parameters():
         assert id(tensor) == before[name][0] and torch.equal(tensor, before[name][1])
     assert type(hyper.network).__module__.startswith("torch"), "the class is not rewritten"
+
+
+class Counting(nn.Module):
+    """Keeps state in place, in a tensor that is no buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+        self.total = torch.zeros(2)
+
+    def forward(self, examples):
+        answer = self.layer(examples)
+        self.total += answer.sum(0).detach()
+        return answer
+
+
+class Looking(nn.Module):
+    """Decides by a value."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+
+    def forward(self, examples):
+        answer = self.layer(examples)
+        return answer if answer.sum().item() > 0 else -answer
+
+
+@pytest.mark.parametrize("kind", [Counting, Looking])
+def test_state_in_place_takes_one_condition_a_call(kind):
+    hyper, examples = stirred(kind()), torch.randn(3, 4)
+    for conditions, grid in ((torch.rand(3, 1), False), (torch.rand(2, 1), True)):
+        with pytest.raises(
+            WeightgenError, match=f"several conditions at once; in {kind.__name__}.*one condition a call"
+        ):
+            hyper(conditions, examples, grid=grid)
+    hyper(torch.tensor([0.5]), examples).sum().backward()
+    assert hyper.network.layer.weight.grad.any()
+
+
+class Keeping(nn.Linear):
+    """Keeps its last answer."""
+
+    def forward(self, examples):
+        self.last = super().forward(examples)
+        return self.last
+
+
+def test_what_the_network_keeps_is_never_of_a_vmap():
+    hyper, examples = stirred(Keeping(4, 2)), torch.randn(3, 4)
+    hyper(torch.rand(3, 1), examples)
+    assert not hasattr(hyper.network, "last")
+    kept = hyper(torch.tensor([0.5]), examples)
+    hyper(torch.rand(2, 1), examples, grid=True)
+    assert hyper.network.last is kept
+
+
+def test_several_hypernetworks_at_once():
+    several, images = [stirred(CNN, 1, hidden=(4,)) for _ in range(2)], torch.randn(3, 1, 8, 8)
+    with torch.no_grad():
+        several[1].base["head.bias"].add_(1)
+    weights, buffers = torch.func.stack_module_state(several)
+
+    def one(weights, buffers):
+        return torch.func.functional_call(several[0], (weights, buffers), (torch.tensor([0.3]), images))
+
+    answers = torch.func.vmap(one)(weights, buffers)
+    for hyper, answer in zip(several, answers, strict=True):
+        assert torch.allclose(answer, hyper(torch.tensor([0.3]), images), atol=1e-5)
 
 
 def test_recurrent_layers_use_what_is_written():
@@ -195,6 +264,7 @@ def test_mixed_precision():
         (lambda hyper: hyper(1.5, torch.zeros(2, 1, 8, 8)), "out of its range.*expected 0 to 1"),
         (lambda hyper: hyper(torch.rand(3, 1), torch.zeros(2, 1, 8, 8)), r"one example for each.*expected \[3, …\]"),
         (lambda hyper: hyper(torch.rand(3, 1), "image"), "one example for each condition; got str|got.*str"),
+        (lambda hyper: hypernetwork(3, 1), "not a network; got 3; expected a module"),
         (lambda hyper: HypernetworkConfig(rank=2, chunk=2), "chunked or of low rank"),
         (lambda hyper: HypernetworkConfig(rank=0), "rank is too small; got 0"),
         (lambda hyper: HypernetworkConfig(hidden=()), "needs a hidden layer"),

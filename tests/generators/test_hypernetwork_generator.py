@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from weightgen.errors import (
     CorruptFileError,
@@ -12,12 +13,13 @@ from weightgen.errors import (
     UnknownNameError,
     WeightgenError,
 )
-from weightgen.generators.conditions import Category, Scalar
+from weightgen.generators.conditions import Category, Scalar, Text
 from weightgen.generators.hypernetwork import hypernetwork
 from weightgen.generators.hypernetwork_generator import HypernetworkGenerator
 from weightgen.generators.hypernetwork_recipes import make_hypernetwork, read_recipe
 from weightgen.generators.hypernetwork_training import changed, fit_task, fit_zoo
 from weightgen.instructions import Request
+from weightgen.instructions.encoder import InstructionEncoder, InstructionEncoderConfig
 from weightgen.tasks import evaluate, get_task
 from weightgen.training.loop import LoopConfig
 
@@ -54,6 +56,36 @@ def test_a_network_fits_its_condition():
     # Told wrongly, each is worse: the condition is what makes it fit.
     assert accuracy(upright, 0) > max(0.7, accuracy(turned, 0) + 0.1)
     assert accuracy(turned, 180) > max(0.7, accuracy(upright, 180) + 0.1)
+
+
+def test_a_text_as_condition(tmp_path):
+    torch.manual_seed(0)
+    encoder = InstructionEncoder(InstructionEncoderConfig(buckets=256, width=16, dimension=16))
+    hyper = hypernetwork(CNN, {"layout.told": Text(encoder)})
+    frozen = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    texts = ("digits as they are", "digits turned upside down")
+    images, labels = get_task("digits").train()
+    shown = (images, images.flip(2, 3))
+    z = hyper.space.values({"layout.told": list(texts)})
+    optimiser = torch.optim.Adam(hyper.parameters(), 1e-2)
+    for _ in range(150):
+        index = torch.randint(len(labels), (64,))
+        losses = [
+            nn.functional.cross_entropy(hyper.forward_at(one, part[index]), labels[index])
+            for one, part in zip(z, shown, strict=True)
+        ]
+        optimiser.zero_grad()
+        sum(losses).backward()
+        optimiser.step()
+    assert all(torch.equal(frozen[name], tensor) for name, tensor in encoder.state_dict().items())
+    HypernetworkGenerator(hyper.eval(), "digits").save_pretrained(tmp_path)
+    loaded = HypernetworkGenerator.from_pretrained(tmp_path)
+    networks = [loaded.condition(loaded.read([f"layout.told={text}"])).build() for text in texts]
+    right = [
+        [(network(part).argmax(-1) == labels).double().mean().item() for part in shown] for network in networks
+    ]  # fmt: skip
+    # Each text gives the network for what it says, and not for what the other says.
+    assert right[0][0] > right[0][1] + 0.2 and right[1][1] > right[1][0] + 0.2
 
 
 def test_it_keeps_to_its_task_and_architecture(folder):

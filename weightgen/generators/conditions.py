@@ -221,20 +221,23 @@ class ConditionSpace:
         return torch.cat(parts, dim=-1)
 
     def _part(self, name: str, spec: Spec, value: Any) -> Tensor:
-        if isinstance(spec, Text):
-            lone = isinstance(value, str)
-            with torch.no_grad():
-                embedding = spec.encoder([value] if lone else list(value))
-            return embedding[0] if lone else embedding
-        if isinstance(spec, Category):
-            lone = isinstance(value, str)
-            for one in [value] if lone else value:
-                if one not in spec.names:
-                    raise unknown_name(f"category of {name}", str(one), spec.names)
-            picks = torch.tensor([spec.names.index(one) for one in ([value] if lone else value)])
-            hot = nn.functional.one_hot(picks, len(spec.names)).float()
-            return hot[0] if lone else hot
+        if isinstance(spec, Text | Category):
+            words = _words(name, value)
+            vectors = self._hot(name, spec, words) if isinstance(spec, Category) else self._embedded(spec, words)
+            return vectors[0] if isinstance(value, str) else vectors
         return self._numbers(name, spec, value)
+
+    @staticmethod
+    def _embedded(spec: Text, texts: list[str]) -> Tensor:
+        with torch.no_grad():
+            return spec.encoder(texts)
+
+    @staticmethod
+    def _hot(name: str, spec: Category, words: list[str]) -> Tensor:
+        for one in words:
+            if one not in spec.names:
+                raise unknown_name(f"category of {name}", one, spec.names)
+        return nn.functional.one_hot(torch.tensor([spec.names.index(one) for one in words]), len(spec.names)).float()
 
     def _numbers(self, name: str, spec: Scalar | Vector, value: Any) -> Tensor:
         try:
@@ -274,6 +277,14 @@ class ConditionSpace:
 def _check_range(low: float, high: float) -> None:
     if not -math.inf < low < high < math.inf:
         raise WeightgenError("not a range", got=f"{low} to {high}", expected="two finite numbers, the lower first")
+
+
+def _words(name: str, value: Any) -> list[str]:
+    words = [value] if isinstance(value, str) else list(value) if isinstance(value, Sequence) else []
+    if not words or not all(isinstance(word, str) for word in words):
+        raise WeightgenError("not a name or text", where=f"condition {name}", got=repr(value)[:40],
+                             expected="a string or a list of them")  # fmt: skip
+    return words
 
 
 def _numeric(spec: Spec) -> bool:

@@ -14,7 +14,8 @@ network's own initial variance, or its pretrained values, at every z. That θ₀
 import contextlib
 import copy
 import itertools
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -86,7 +87,8 @@ class Hypernetwork(nn.Module):
         super().__init__()
         self.network = network
         self.space = space
-        self.encoders = nn.ModuleDict(space.texts)
+        # A dot cannot stand in the name of a module.
+        self.encoders = nn.ModuleDict({name.replace(".", "/"): encoder for name, encoder in space.texts.items()})
         self.config = config
         self.architecture = architecture
         self.targets = list(targets)
@@ -114,7 +116,8 @@ class Hypernetwork(nn.Module):
     @property
     def base(self) -> dict[str, nn.Parameter]:
         """θ₀: name → parameter of the primary network."""
-        return {name: self.network.get_parameter(name) for name in self.targets}
+        # Not get_parameter, which turns away the plain tensors that torch.func puts in a parameter's place.
+        return {name: operator.attrgetter(name)(self.network) for name in self.targets}
 
     def tensors(self, condition: Any) -> dict[str, Tensor]:
         """θ of one condition, name → `shape`, or of several, name → `[n, *shape]`; differentiable.
@@ -142,8 +145,9 @@ class Hypernetwork(nn.Module):
             options: further named arguments of the network.
 
         Raises:
-            WeightgenError: for a condition out of its range, a number of conditions that is not that of examples, or
-                a batch norm that is to learn its statistics from single examples.
+            WeightgenError: for a condition out of its range, a number of conditions that is not that of examples, a
+                batch norm that is to learn its statistics from single examples, or several conditions of a network
+                that looks at values or changes state in place other than its buffers in training.
         """
         return self.forward_at(self.space.values(condition), *inputs, grid=grid, **options)
 
@@ -165,8 +169,11 @@ class Hypernetwork(nn.Module):
             return tree_map(lambda tensor: tensor.squeeze(0), answer)
 
         places = (0, 0, *[None if grid else 0] * len(inputs))
+        several = vmap(one, in_dims=places, randomness="different")
         with _batched_attention(z.device):
-            answer = vmap(one, in_dims=places, randomness="different")(tensors, buffers, *inputs)
+            # Compiled code has no room for the handler, and its own errors say where they are.
+            given = (tensors, buffers, *inputs)
+            answer = several(*given) if torch.compiler.is_compiling() else self._named(several, given)
         self._pool(buffers)
         return answer
 
@@ -229,6 +236,32 @@ class Hypernetwork(nn.Module):
                         remedy="give one condition a step, set grid=True, call eval(), or use a group norm",
                     )  # fmt: skip
 
+    def _named(self, several: Callable[..., Any], given: tuple[Any, ...]) -> Any:
+        """Calls `several`; what the network does that no vmap can do becomes an error that says what to do instead.
+
+        Tensors that the network keeps in plain attributes are put back: those of a vmap mean nothing outside of it.
+        """
+        before = [(vars(module), dict(vars(module))) for module in self.network.modules()]
+        try:
+            return several(*given)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise WeightgenError(
+                "the network does not run under several conditions at once", where=type(self.network).__name__,
+                got=str(error).splitlines()[0][:200],
+                remedy="check the inputs; a network that changes state in place other than its buffers in training, "
+                "or looks at values, takes one condition a call",
+            ) from error  # fmt: skip
+        finally:
+            for now, then in before:
+                left = [
+                    name for name, value in now.items() if isinstance(value, Tensor) and then.get(name) is not value
+                ]
+                for name in left:
+                    del now[name]
+                now.update({name: then[name] for name in left if name in then})
+
     def _copies(self, count: int) -> dict[str, Tensor]:
         """A copy of each buffer for each condition: norms change theirs in place, which shared ones do not allow."""
         if not self.network.training:
@@ -274,6 +307,8 @@ def hypernetwork(
         WeightgenError: for parameters that cannot be written, or a condition that is none.
         ArchitectureError: if the checkpoint's tensors do not fit the network.
     """
+    if not isinstance(model, nn.Module | Architecture | str):
+        raise WeightgenError("not a network", got=repr(model)[:60], expected="a module or the recipe of one")
     architecture = Architecture.parse(model) if isinstance(model, str) else model
     network = architecture.build() if isinstance(architecture, Architecture) else copy.deepcopy(architecture)
     recipe = architecture if isinstance(architecture, Architecture) else None
