@@ -27,6 +27,12 @@ UNKNOWN = "unknown"
 MAXIMUM_PARAMETERS = 10_000_000_000
 """Recipes beyond this are refused before memory is taken."""
 
+GROUP_SIZES = "group_sizes"
+"""The option of every family that gives another size to each of its axis groups, those of one kind together, in order.
+
+It is what a network of another size has whose family has no options for its sizes.
+"""
+
 FILE_OPTIONS = frozenset({"cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"})
 """Options of timm that open files or fetch them; a recipe in a foreign file must not."""
 
@@ -95,8 +101,8 @@ families.add(
     "weightgen/resnet",
     Family(
         _residual_network,
-        {"blocks": (3, 3, 3), "classes": 10, "input": (3, 32, 32), "width": 16},
-        frozenset({"blocks", "classes", "input", "width"}),
+        {"blocks": (3, 3, 3), "classes": 10, "inner": (), "input": (3, 32, 32), "width": 16, "widths": ()},
+        frozenset({"blocks", "classes", "inner", "input", "width", "widths"}),
     ),
 )
 
@@ -128,6 +134,11 @@ class Architecture:
                     expected="unknown?shapes= and the 16 letters of a signature",
                 )  # fmt: skip
             return cls(family, (("shapes", str(options["shapes"])),))
+        if GROUP_SIZES in options:
+            sizes = _like(options.pop(GROUP_SIZES), (), f"{family}?{GROUP_SIZES}")
+            _check(family, GROUP_SIZES, sizes)
+            base = cls.of(family, **options)
+            return cls(family, tuple(sorted([*base.options, (GROUP_SIZES, sizes)]))) if sizes else base
         if family.startswith("timm/"):
             for name in FILE_OPTIONS & set(options):
                 raise ArchitectureError(
@@ -211,6 +222,13 @@ class Architecture:
                 "the architecture is unknown: names and shapes of the tensors do not say what is computed with them",
                 where=f"'{self}'", remedy="build the module yourself and load checkpoint.state_dict() into it",
             )  # fmt: skip
+        base, sizes = self.without_group_sizes()
+        if sizes:
+            from weightgen.sizes.groups import resize
+
+            module = base.build()
+            resize(module, base.axes(), sizes, where=str(base))
+            return module
         try:
             if self.family.startswith("timm/"):
                 import timm
@@ -225,6 +243,36 @@ class Architecture:
             return family.build(**{**family.defaults, **dict(self.options)})
         except (TypeError, ValueError, RuntimeError, KeyError) as error:
             raise ArchitectureError("cannot build the architecture", where=f"'{self}'", got=str(error)) from error
+
+    def on_meta(self) -> "nn.Module":
+        """A module as `build` makes it whose tensors have shapes and take no memory."""
+        import torch
+
+        with torch.device("meta"):
+            return self.build()
+
+    def without_group_sizes(self) -> "tuple[Architecture, tuple[int, ...]]":
+        """The Architecture as its family has it, and the sizes of its axis groups if they are others."""
+        options = dict(self.options)
+        sizes = options.pop(GROUP_SIZES, ())
+        if not sizes:
+            return self, ()
+        return Architecture(self.family, tuple(options.items())), sizes  # type: ignore[return-value]
+
+    def resized(self, sizes: "Mapping[int, int]") -> "Architecture":
+        """The Architecture of the network with other sizes of its axis groups.
+
+        The family's own options are used where they can say it, else `group_sizes`.
+
+        Args:
+            sizes: number of the group in `axes().groups` → new size, of the groups that change; kin all alike.
+
+        Raises:
+            ArchitectureError: for a size below 1, kin of different sizes, or a network that cannot be traced.
+        """
+        from weightgen.sizes.groups import resized_recipe
+
+        return resized_recipe(self, sizes)
 
     def example_inputs(self) -> tuple["Tensor", ...]:
         """Arguments of the network's forward, of the right shapes, all zeros: one image.
@@ -246,7 +294,7 @@ class Architecture:
         """Name → (kind such as `float32`, shape) of every tensor of the state dict of a fresh module, in order."""
         return {
             name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
-            for name, tensor in _meta(self).state_dict().items()
+            for name, tensor in self.on_meta().state_dict().items()
         }
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -268,34 +316,29 @@ def _signature(shapes: list[tuple[str, tuple[int, ...]]]) -> str:
     return hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:16]
 
 
-def _meta(architecture: Architecture) -> "nn.Module":
-    import torch
-
-    with torch.device("meta"):
-        return architecture.build()
-
-
 @functools.lru_cache(maxsize=1024)
 def _shapes(architecture: Architecture) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    return tuple((name, tuple(tensor.shape)) for name, tensor in _meta(architecture).state_dict().items())
+    return tuple((name, tuple(tensor.shape)) for name, tensor in architecture.on_meta().state_dict().items())
 
 
 @functools.lru_cache(maxsize=64)
 def _axes(architecture: Architecture) -> "AxisGraph":
     import torch
 
-    from weightgen.structure.tracing import trace_axes
-
     try:
         # Shapes are all that matters, so that no memory is needed.
         with torch.device("meta"):
-            module = architecture.build()
-            return trace_axes(module, _examples(architecture, module))
+            return _traced(architecture, architecture.build())
     except (ArchitectureError, NotImplementedError):
         # Some networks look at values of their tensors.
         with torch.random.fork_rng(devices=[]):
-            module = architecture.build()
-        return trace_axes(module, _examples(architecture, module))
+            return _traced(architecture, architecture.build())
+
+
+def _traced(architecture: Architecture, module: "nn.Module") -> "AxisGraph":
+    from weightgen.structure.tracing import trace_axes
+
+    return trace_axes(module, _examples(architecture, module))
 
 
 def _examples(architecture: Architecture, module: "nn.Module") -> tuple["Tensor", ...]:
@@ -304,6 +347,8 @@ def _examples(architecture: Architecture, module: "nn.Module") -> tuple["Tensor"
     options = dict(architecture.options)
     if architecture.family in families:
         size = architecture.option("input")
+    elif architecture.family.startswith("transformers/"):
+        return libraries.examples(module)
     else:
         size = getattr(module, "pretrained_cfg", {}).get("input_size")
     if not isinstance(size, tuple):
@@ -318,13 +363,13 @@ def _examples(architecture: Architecture, module: "nn.Module") -> tuple["Tensor"
 
 @functools.lru_cache(maxsize=1024)
 def _parameters(architecture: Architecture) -> int:
-    return sum(parameter.numel() for parameter in _meta(architecture).parameters())
+    return sum(parameter.numel() for parameter in architecture.on_meta().parameters())
 
 
 def _check(family: str, name: str, value: Value) -> None:
     numbers = value if isinstance(value, tuple) else (value,)
     where = f"{family}?{name}"
-    if name in families[family].positive and any(number < 1 for number in numbers):  # type: ignore[operator]
+    if (name == GROUP_SIZES or name in families[family].positive) and any(number < 1 for number in numbers):  # type: ignore[operator]
         raise ArchitectureError("a size must be at least 1", where=where, got=_text(value))
     if any(isinstance(number, int) and abs(number) > MAXIMUM_PARAMETERS for number in numbers):
         raise ArchitectureError("a size is beyond all bounds", where=where, got=_text(value))

@@ -13,7 +13,7 @@ from weightgen.errors import ArchitectureError
 from weightgen.registry import unknown_name
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 FAMILIES = ("transformers/", "diffusers/")
 
@@ -44,6 +44,25 @@ def build(family: str, options: Mapping[str, Any]) -> "nn.Module":
     if name.startswith("Timm") or getattr(config, "backbone", None) or getattr(config, "use_pretrained_backbone", None):
         raise ArchitectureError("a model that fetches another one", where=family)
     return model(config)
+
+
+def examples(module: Any) -> "tuple[Tensor, ...]":
+    """What a model of transformers reads, a few tokens or one image, all zeros; it is told to keep nothing.
+
+    Raises:
+        ArchitectureError: for a model that reads something else, or more.
+    """
+    import torch
+
+    config = module.config
+    # What a model keeps for its next call is no answer, and not traced.
+    config.use_cache = False
+    if module.main_input_name == "input_ids" and not config.is_encoder_decoder:
+        return (torch.zeros(1, min(8, getattr(config, "max_position_embeddings", 8)), dtype=torch.int64),)
+    size, channels = getattr(config, "image_size", None), getattr(config, "num_channels", None)
+    if module.main_input_name == "pixel_values" and isinstance(size, int) and isinstance(channels, int):
+        return (torch.zeros(1, channels, size, size),)
+    raise ArchitectureError("what the network reads is not known", where=type(module).__name__)
 
 
 def recipe_options(library: str, config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

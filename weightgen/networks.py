@@ -78,7 +78,14 @@ def convolutional_network(
     return nn.Sequential(layers)
 
 
-def residual_network(input: Sequence[int], blocks: Sequence[int], width: int, classes: int) -> "ResidualNetwork":
+def residual_network(
+    input: Sequence[int],
+    blocks: Sequence[int],
+    width: int,
+    classes: int,
+    widths: Sequence[int] = (),
+    inner: Sequence[int] = (),
+) -> "ResidualNetwork":
     """A residual network for small images: ResNet-20 is `blocks=3,3,3`, ResNet-32 `blocks=5,5,5`.
 
     Args:
@@ -86,24 +93,38 @@ def residual_network(input: Sequence[int], blocks: Sequence[int], width: int, cl
         blocks: residual blocks of each stage; each stage but the first halves the image and doubles the width.
         width: channels of the first stage.
         classes: number of outputs.
+        widths: channels of each stage, none narrower than the one before; in place of `width`.
+        inner: channels between the two convolutions of each block, one for each; those of its stage if left out.
+
+    Raises:
+        ValueError: if there is not one of `widths` for each stage or of `inner` for each block, or a stage is narrower
+            than the one before, since a shortcut without weights can only add channels.
     """
-    return ResidualNetwork(input[0], tuple(blocks), width, classes)
+    widths = tuple(widths) or tuple(width * 2**stage for stage in range(len(blocks)))
+    inner = tuple(inner) or tuple(wide for wide, number in zip(widths, blocks, strict=False) for _ in range(number))
+    if len(widths) != len(blocks) or list(widths) != sorted(widths):
+        raise ValueError(f"{len(blocks)} stages need as many widths, none less than the one before: got {widths}")
+    if len(inner) != sum(blocks):
+        raise ValueError(f"{sum(blocks)} blocks need as many inner widths: got {len(inner)}")
+    return ResidualNetwork(input[0], tuple(blocks), widths, inner, classes)
 
 
 class ResidualNetwork(nn.Module):
     """The CIFAR network of https://arxiv.org/abs/1512.03385, section 4.2, with shortcuts of option A (no weights)."""
 
-    def __init__(self, channels: int, blocks: tuple[int, ...], width: int, classes: int) -> None:
+    def __init__(
+        self, channels: int, blocks: tuple[int, ...], widths: tuple[int, ...], inner: tuple[int, ...], classes: int
+    ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
+        features = widths[0]
+        self.conv1 = nn.Conv2d(channels, features, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(features)
         self.stages = len(blocks)
-        features = width
-        for stage, number in enumerate(blocks):
-            wide = width * 2**stage
+        between = iter(inner)
+        for stage, (number, wide) in enumerate(zip(blocks, widths, strict=True)):
             layers = []
             for block in range(number):
-                layers.append(_Block(features, wide, 2 if stage and not block else 1))
+                layers.append(_Block(features, next(between), wide, 2 if stage and not block else 1))
                 features = wide
             self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
         self.linear = nn.Linear(features, classes)
@@ -119,12 +140,12 @@ class ResidualNetwork(nn.Module):
 class _Block(nn.Module):
     """Two convolutions and a shortcut that subsamples the image and adds channels of zeros, half on each side."""
 
-    def __init__(self, features: int, wide: int, stride: int) -> None:
+    def __init__(self, features: int, inner: int, wide: int, stride: int) -> None:
         super().__init__()
         self.stride = stride
-        self.conv1 = nn.Conv2d(features, wide, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(wide)
-        self.conv2 = nn.Conv2d(wide, wide, 3, 1, 1, bias=False)
+        self.conv1 = nn.Conv2d(features, inner, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, wide, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(wide)
         new = wide - features
         self.padding = (0, 0, 0, 0, new // 2, new - new // 2)
