@@ -45,11 +45,13 @@ class ImplicitConfig:
     Args:
         positions: `nested` or `spread`, see above.
         hidden: width of the perceptron f; 0 for the grid alone.
+        grid: whether the grid is learned; if not, it stays the checkpoint's, and f has to learn all.
         frequencies: octaves of sine and cosine of positions that it sees.
     """
 
     positions: str = "nested"
     hidden: int = 64
+    grid: bool = True
     frequencies: int = 4
 
     def __post_init__(self) -> None:
@@ -110,7 +112,9 @@ class ImplicitWeights(nn.Module):
         for name in self.learned:
             values = self._values(name)
             stacks.setdefault(values, []).append(tensors[name].detach().float().reshape(-1, values))
-        self.grid = nn.ParameterDict({str(values): torch.cat(rows) for values, rows in stacks.items()})
+        self.grid = nn.ParameterDict(
+            {str(values): nn.Parameter(torch.cat(rows), config.grid) for values, rows in stacks.items()}
+        )
         for index, name in enumerate(name for name in graph.shapes if name not in set(learned)):
             self.register_buffer(f"constant{index}", tensors[name].detach().clone())
         deviation = [tensors[name].detach().float().square().mean().sqrt() for name in self.learned]

@@ -129,6 +129,11 @@ class NeuMeta:
         """The sizes of all groups when every one is multiplied by `width`."""
         return sizes_at(self.function.graph, width)
 
+    def mean_factor(self, sizes: Sizes) -> float:
+        """The mean over groups of size over full size."""
+        full = self.function.full
+        return sum(size / whole for size, whole in zip(sizes, full, strict=True)) / len(full)
+
     @torch.no_grad()
     def tensors(self, sizes: Sizes, samples: int = 1, seed: int | None = None) -> dict[str, Tensor]:
         """The state dict of the network with these sizes.
@@ -263,7 +268,7 @@ class NeuMeta:
         if self.statistics is None:
             return {}
         names, shapes = statistic_names(self.function), self.function.graph.shapes
-        parts = self.statistics.at(mean_factor(sizes, self.function.full)).split([shapes[name][0] for name in names])
+        parts = self.statistics.at(self.mean_factor(sizes)).split([shapes[name][0] for name in names])
         gathers = self.function.gathers(sizes)
         return {
             name: gathers[name](whole) if name in gathers else whole.clone()
@@ -287,11 +292,6 @@ class NeuMeta:
                 rest = shapes[member.tensor][member.axis] - sum(size * block for size, block, _ in others)
                 return rest // member.block
         return 0
-
-
-def mean_factor(sizes: Sizes, full: Sizes) -> float:
-    """The mean over groups of size over full size."""
-    return sum(size / whole for size, whole in zip(sizes, full, strict=True)) / len(full)
 
 
 def _smoothed(tensors: Mapping[str, Tensor], graph: AxisGraph) -> dict[str, Tensor]:

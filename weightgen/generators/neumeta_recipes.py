@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from weightgen.artefact import MODEL
 from weightgen.checkpoint import Checkpoint
 from weightgen.errors import ArchitectureError, OutputError, WeightgenError
 from weightgen.generators.implicit import ImplicitConfig, Sizes
-from weightgen.generators.neumeta import NeuMeta, Statistics, function_of, mean_factor, sizes_at
+from weightgen.generators.neumeta import NeuMeta, Statistics, function_of
 from weightgen.generators.neumeta_training import NeuMetaTraining, fit_function, measure_statistics
 from weightgen.tasks import Task, evaluate, get_task
 from weightgen.training.loop import LoopConfig, Progress
@@ -34,19 +35,24 @@ def fit(
     training: NeuMetaTraining,
     *,
     seed: int = 0,
+    factors: Sequence[float] | None = None,
     state: Path | None = None,
     progress: Progress | None = None,
 ) -> NeuMeta:
     """Trains a generator of a checkpoint's network at all widths from `training.low` to `training.high`.
+
+    Args:
+        factors: widths at which the statistics of norms are measured, and between which they are interpolated; if none
+            are given, `MEASURED` from below the smallest to the largest.
 
     Raises:
         ArchitectureError: if the network cannot be traced or resized, or its answers are not those of the task.
         MissingDataError: if the task's data is not on this machine.
         WeightgenError: if the loss is no longer finite; `state` holds the last saved good state.
     """
-    if not 0 < training.low < training.high:
+    if not 0 < training.low <= training.high:
         raise WeightgenError(
-            "impossible widths", got=f"{training.low} to {training.high}", expected="0 < smallest < largest"
+            "impossible widths", got=f"{training.low} to {training.high}", expected="0 < smallest ≤ largest"
         )
     images, labels = task.train()
     _check(checkpoint, task)
@@ -64,12 +70,12 @@ def fit(
             identity={"checkpoint": checkpoint.id, "digest": task.digest, "implicit": asdict(implicit)},
         )  # fmt: skip
         shown = images[torch.randperm(len(images))[:IMAGES]]
-    factors = torch.linspace(min(training.low / 2, 0.25), max(training.high, 1.0), MEASURED).tolist()
-    sizes = sorted({sizes_at(function.graph, factor) for factor in factors} | {function.full})
-    sizes.sort(key=lambda one: mean_factor(one, function.full))
+    if factors is None:
+        factors = torch.linspace(min(training.low / 2, 0.25), max(training.high, 1.0), MEASURED).tolist()
+    sizes = sorted({generator.sizes(factor) for factor in factors} | {function.full}, key=generator.mean_factor)
     values = measure_statistics(function, network, sizes, shown)
     if values is not None:
-        kept = torch.tensor([mean_factor(one, function.full) for one in sizes], dtype=torch.float64)
+        kept = torch.tensor([generator.mean_factor(one) for one in sizes], dtype=torch.float64)
         generator.statistics = Statistics(kept, values)
     provenance = {
         "checkpoint": checkpoint.id, "task": task.name, "digest": task.digest, "seed": seed,

@@ -1,0 +1,247 @@
+"""NeuMeta's tables: one trained function against networks that are made, and trained, one by one.
+
+T1: ResNet-20 on CIFAR-10, the inner width of the last block; all before it is frozen. T2: the whole of ResNet-20, every
+inner and residual width. T3: a convolutional network on MNIST, every hidden width. `forms`: what was tried for the form
+of the function, on validation images. `speed`: how long one network takes.
+
+Steps are shared out evenly: what trains one network for each size gets the steps of the function divided by the number
+of sizes, with the same loop, images and rate. Every norm is recalibrated on the same 2,000 training images. Writes
+results/neumeta.json after every row, and goes on from what it finds there.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from last_block import LastBlock
+from torch import Tensor
+
+from weightgen.architecture import Architecture
+from weightgen.checkpoint import Checkpoint
+from weightgen.generators.implicit import ImplicitConfig, Sizes
+from weightgen.generators.neumeta import NeuMeta
+from weightgen.generators.neumeta_recipes import fit
+from weightgen.generators.neumeta_training import NeuMetaTraining
+from weightgen.tasks import Task, get_task
+from weightgen.tasks.evaluation import predictions
+from weightgen.training.loop import LoopConfig
+
+RESULTS = Path(__file__).resolve().parent / "results"
+STATES = Path("/tmp/weightgen-neumeta")
+"""Where killed trainings go on from."""
+FACTORS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+"""T2: of every width; 100 to 25 % of the parameters."""
+HIDDEN = (4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 33, 36, 40, 44, 47)
+"""T3: the hidden widths; trained are 8 to 32."""
+FORMS = {
+    "grid, nested": ImplicitConfig("nested", 0),
+    "grid and perceptron, nested": ImplicitConfig("nested", 64),
+    "perceptron on the checkpoint's grid, nested": ImplicitConfig("nested", 64, grid=False),
+    "grid, spread in smooth order": ImplicitConfig("spread", 0),
+}
+
+
+def resnet20(task: Task) -> Checkpoint:
+    """The published ResNet-20."""
+    import os
+
+    path = Path(os.environ["WEIGHTGEN_DATA"]) / "resnet_cifar10/resnet20-12fca82f.th"
+    stored = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    architecture = Architecture.parse("weightgen/resnet")
+    module = architecture.build()
+    module.load_state_dict({name.removeprefix("module."): tensor for name, tensor in stored.items()}, strict=False)
+    return Checkpoint(architecture, module.state_dict())
+
+
+def accuracy(network: Checkpoint, task: Task, split: str) -> float:
+    images, labels = task.split(split)
+    with torch.autocast("cpu", torch.bfloat16, enabled=False):
+        return (predictions(network.build(), images) == labels).double().mean().item()
+
+
+def training(steps: int, low: float, high: float, rate: float, **options: Any) -> NeuMetaTraining:
+    return NeuMetaTraining(
+        LoopConfig(steps, rate, warmup=min(100, steps // 10), save_every=100), low=low, high=high, **options
+    )
+
+
+class Results:
+    """The rows of results/neumeta.json; each is made once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"rows": [], "seconds": {}}
+
+    def has(self, **key: Any) -> bool:
+        return any(all(row.get(name) == value for name, value in key.items()) for row in self.content["rows"])
+
+    def add(self, rows: list[dict[str, Any]], label: str, seconds: float) -> None:
+        self.content["rows"] += rows
+        self.content["seconds"][label] = round(seconds, 1)
+        self.content |= {"command": "scripts/benchmarks/neumeta", "torch": torch.__version__}
+        self.path.write_text(json.dumps(self.content, indent=1) + "\n")
+        for row in rows:
+            print(row, file=sys.stderr, flush=True)
+
+
+def said(label: str) -> Callable[[int, int, str], None]:
+    """Progress as a line now and then."""
+
+    def show(done: int, total: int, text: str) -> None:
+        if done % max(1, total // 10) == 0:
+            print(f"{label}: {done} of {total}, {text}", file=sys.stderr, flush=True)
+
+    return show
+
+
+def whole(results: Results, seed: int, steps: int, rate: float) -> None:
+    """T2."""
+    task = get_task("cifar10")
+    base = resnet20(task)
+
+    def rows(generator: NeuMeta, method: str, factors: tuple[float, ...], count: int) -> list[dict[str, Any]]:
+        made = [(factor, generator.network(factor)) for factor in factors]
+        return [
+            {
+                "table": "T2", "method": method, "seed": seed, "size": factor, "parameters": network.parameters,
+                "steps": count, "validation": accuracy(network, task, "validation"),
+                "accuracy": accuracy(network, task, "test"),
+            }
+            for factor, network in made
+        ]  # fmt: skip
+
+    def run(method: str, implicit: ImplicitConfig, factors: tuple[float, ...], count: int) -> None:
+        if results.has(table="T2", method=method, seed=seed, size=factors[-1]):
+            return
+        begin, label = time.process_time(), f"T2 {method} {factors[-1]} {seed}"
+        options = training(count, factors[-1], factors[0], rate, flip=True, autocast=True)
+        state = STATES / f"{label}.safetensors"
+        generator = fit(
+            base, task, implicit, options, seed=seed, factors=factors, state=state, progress=said(label)
+        )
+        results.add(rows(generator, method, factors, count), label, time.process_time() - begin)
+
+    run("NeuMeta", OURS, FACTORS, steps)
+    for factor in FACTORS:
+        run("pruned (L1), each fine-tuned", ImplicitConfig("nested", 0), (factor,), steps // len(FACTORS))
+    if not seed:
+        run("pruned (L1), recalibrated", ImplicitConfig("nested", 0), FACTORS, 0)
+        run("selected, recalibrated", ImplicitConfig("spread", 0), FACTORS, 0)
+
+
+def forms(results: Results, steps: int) -> None:
+    """What the form of the function is worth, on 2,500 validation images after a short training."""
+    task = get_task("cifar10")
+    base = resnet20(task)
+    for form, implicit in FORMS.items():
+        for rate in (4e-3, 1e-3) if implicit == OURS else (4e-3,):
+            if results.has(table="forms", method=form, rate=rate):
+                continue
+            begin = time.process_time()
+            options = training(steps, 0.5, 1.0, rate, flip=True, autocast=True)
+            generator = fit(base, task, implicit, options, factors=(1.0, 0.75, 0.5), progress=said(form))
+            images, labels = (part[:2500] for part in task.validation())
+            rows = [
+                {
+                    "table": "forms", "method": form, "rate": rate, "size": factor, "steps": steps,
+                    "validation": (predictions(generator.network(factor).build(), images) == labels).double().mean().item(),
+                }
+                for factor in (1.0, 0.75, 0.5)
+            ]  # fmt: skip
+            results.add(rows, f"forms {form} {rate}", time.process_time() - begin)
+
+
+def last_block(results: Results, seed: int, steps: int, rate: float) -> None:
+    """T1: every method with the same features, and norms recalibrated on the same images."""
+    task = get_task("cifar10")
+    if results.has(table="T1", seed=seed, method=T1_METHODS[-1]):
+        return
+    begin = time.process_time()
+    block = LastBlock.of(resnet20(task), task)
+    results.content["seconds"]["T1 features"] = round(time.process_time() - begin, 1)
+    full, learned = (64,), [name for name in block.tensors if not name.endswith(("mean", "var", "tracked"))]
+    summed = {"block.conv1.weight", "block.conv2.weight", "linear.weight"}
+    images, labels = block.features["train"]
+    calibration = images[:2000].float()
+
+    def rows(function: ImplicitWeights, method: str, widths: tuple[int, ...], count: int) -> list[dict[str, Any]]:
+        made = []
+        for width in widths:
+            network = block.network((width,))
+            with torch.no_grad():
+                network.load_state_dict(running_statistics(network, function((width,)), calibration))
+            found = {
+                split: (predictions(network, block.features[split][0].float()) == block.features[split][1])
+                .double().mean().item()
+                for split in ("validation", "test")
+            }  # fmt: skip
+            parameters = block.before + sum(parameter.numel() for parameter in network.parameters())
+            made.append(
+                {
+                    "table": "T1", "method": method, "seed": seed, "size": width, "parameters": parameters,
+                    "steps": count, "validation": found["validation"], "accuracy": found["test"],
+                }
+            )  # fmt: skip
+        return made
+
+    def run(method: str, order: Tensor, widths: tuple[int, ...], count: int, hidden: int, **options: Any) -> None:
+        if results.has(table="T1", method=method, seed=seed, size=widths[-1]):
+            return
+        begin, group = time.process_time(), block.graph.groups[0]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            config = ImplicitConfig("nested", hidden)
+            function = ImplicitWeights(permuted(block.tensors, group, order), block.graph, learned, summed, config)
+            if count:
+                fit_function(
+                    function, block.network, options.pop("sizes", lambda factor: (int(64 * factor + 0.5),)),
+                    (images, labels), training(count, options.pop("low"), options.pop("high"), rate, batch=128),
+                    seed=seed, progress=said(f"T1 {method}"),
+                )  # fmt: skip
+        results.add(rows(function, method, widths, count), f"T1 {method} {widths[-1]} {seed}", time.process_time() - begin)
+
+    orders = {
+        "random": torch.randperm(64, generator=torch.Generator().manual_seed(seed)),
+        "L1": by_l1(block.tensors),
+        "Taylor": by_taylor(block),
+        "selection": torch.tensor(sorted(range(64), key=lambda unit: f"{unit:06b}"[::-1])),
+    }
+    for method, order in orders.items():
+        run(f"{method}, recalibrated", order, WIDTHS, 0, 0)
+    importance = orders["Taylor"]
+    for width in WIDTHS:
+        factor = width / 64
+        run("Taylor, each fine-tuned", importance, (width,), steps // len(WIDTHS), 0, low=factor, high=factor)
+    three = [(64,), (48,), (32,)]
+    run("slimmable", importance, WIDTHS, steps, 0, low=0.5, high=1.0,
+        sizes=lambda factor: three[min(2, int(6 * (1 - factor)))])  # fmt: skip
+    run("NeuMeta", importance, WIDTHS, steps, OURS.hidden or 64, low=0.5, high=1.0)
+
+
+OURS = ImplicitConfig("nested", 0)
+"""The form that is best on validation images, see `forms`."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--part", default="all", help="t1, t2, t3, forms, speed or all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=3000, help="of the function, T2")
+    parser.add_argument("--rate", type=float, default=4e-3)
+    parser.add_argument("--out", type=Path, default=RESULTS / "neumeta.json")
+    options = parser.parse_args()
+    results = Results(options.out)
+    STATES.mkdir(exist_ok=True)
+    if options.part in ("forms", "all"):
+        forms(results, 300)
+    if options.part in ("t2", "all"):
+        whole(results, options.seed, options.steps, options.rate)
+
+
+if __name__ == "__main__":
+    main()
