@@ -93,8 +93,9 @@ families.add(
             "input": (1, 8, 8),
             "kernel": 3,
             "stride": 2,
+            "strides": (),
         },
-        frozenset({"channels", "classes", "grid", "input", "kernel", "stride"}),
+        frozenset({"channels", "classes", "grid", "input", "kernel", "stride", "strides"}),
     ),
 )
 families.add(

@@ -54,6 +54,7 @@ def convolutional_network(
     kernel: int,
     stride: int,
     grid: int,
+    strides: Sequence[int] = (),
 ) -> nn.Sequential:
     """A stack of strided convolutions, averaged to a small grid and read by one linear layer.
 
@@ -65,11 +66,16 @@ def convolutional_network(
         kernel: kernel height and width; padding keeps the image's size before the stride.
         stride: stride of every convolution.
         grid: the last feature map is averaged to `grid × grid` cells.
+        strides: the stride of each convolution, in place of `stride`.
+
+    Raises:
+        ValueError: if there is not one of `strides` for each convolution.
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     features = input[0]
-    for depth, wide in enumerate(channels, 1):
-        layers[f"conv{depth}"] = nn.Conv2d(features, wide, kernel, stride, kernel // 2)
+    steps = tuple(strides) or (stride,) * len(channels)
+    for depth, (wide, step) in enumerate(zip(channels, steps, strict=True), 1):
+        layers[f"conv{depth}"] = nn.Conv2d(features, wide, kernel, step, kernel // 2)
         layers[f"activation{depth}"] = ACTIVATIONS[activation]()
         features = wide
     layers["average"] = nn.AdaptiveAvgPool2d(grid)

@@ -68,12 +68,19 @@ def sizes(module: Any, family: str, shapes: Shapes, counted: Counted) -> dict[st
     return {}
 
 
-def head_size(module: Any, family: str) -> int:
-    """How many values a head has, in a family whose heads make up the width of its residual stream; else 0."""
+def heads_of_width(module: Any, family: str) -> tuple[str, int, str, int, int] | None:
+    """In a family whose heads make up the width of its residual stream: where both show.
+
+    Returns:
+        A tensor and its axis along which the stream lies, the end of the names of the tensors along whose axis heads
+        lie, that axis, and how many values a head has; None for a family where the number of heads is free.
+    """
     for pattern, kind in _TRANSFORMERS.items():
         if re.fullmatch(pattern, family) and not kind.head_size:
-            return getattr(module.config, kind.width[0]) // getattr(module.config, kind.heads[0])
-    return 0
+            width, heads = getattr(module.config, kind.width[0]), getattr(module.config, kind.heads[0])
+            stream = _named(dict.fromkeys(module.state_dict(), ()), kind.width[1])
+            return stream, kind.width[2], kind.heads[1], kind.heads[2], width // heads
+    return None
 
 
 def depth_option(module: Any, family: str) -> str:
