@@ -55,7 +55,10 @@ class LastBlock:
                 layer3=network.layer3[:2],
             )
         )  # fmt: skip
-        features = {split: (_run(first, task.split(split)[0]), task.split(split)[1]) for split in ("train", "validation", "test")}
+        features = {
+            split: (_run(first, task.split(split)[0]), task.split(split)[1])
+            for split in ("train", "validation", "test")
+        }
         return cls(tensors, graph, features, sum(parameter.numel() for parameter in first.parameters()))
 
     @staticmethod

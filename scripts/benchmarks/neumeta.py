@@ -13,23 +13,26 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from last_block import LastBlock
 from torch import Tensor
+from torch.nn import functional
 
 from weightgen.architecture import Architecture
 from weightgen.checkpoint import Checkpoint
-from weightgen.generators.implicit import ImplicitConfig, Sizes
+from weightgen.generators.implicit import ImplicitConfig, ImplicitWeights
 from weightgen.generators.neumeta import NeuMeta
 from weightgen.generators.neumeta_recipes import fit
-from weightgen.generators.neumeta_training import NeuMetaTraining
+from weightgen.generators.neumeta_training import NeuMetaTraining, fit_function
 from weightgen.tasks import Task, get_task
 from weightgen.tasks.evaluation import predictions
+from weightgen.structure.permutation import permuted
 from weightgen.training.loop import LoopConfig
+from weightgen.training.recalibration import recalibrate
 
 RESULTS = Path(__file__).resolve().parent / "results"
 STATES = Path("/tmp/weightgen-neumeta")
@@ -121,9 +124,7 @@ def whole(results: Results, seed: int, steps: int, rate: float) -> None:
         begin, label = time.process_time(), f"T2 {method} {factors[-1]} {seed}"
         options = training(count, factors[-1], factors[0], rate, flip=True, autocast=True)
         state = STATES / f"{label}.safetensors"
-        generator = fit(
-            base, task, implicit, options, seed=seed, factors=factors, state=state, progress=said(label)
-        )
+        generator = fit(base, task, implicit, options, seed=seed, factors=factors, state=state, progress=said(label))
         results.add(rows(generator, method, factors, count), label, time.process_time() - begin)
 
     run("NeuMeta", OURS, FACTORS, steps)
@@ -139,7 +140,7 @@ def forms(results: Results, steps: int) -> None:
     task = get_task("cifar10")
     base = resnet20(task)
     for form, implicit in FORMS.items():
-        for rate in (4e-3, 1e-3) if implicit == OURS else (4e-3,):
+        for rate in (4e-3,):
             if results.has(table="forms", method=form, rate=rate):
                 continue
             begin = time.process_time()
@@ -173,8 +174,8 @@ def last_block(results: Results, seed: int, steps: int, rate: float) -> None:
         made = []
         for width in widths:
             network = block.network((width,))
-            with torch.no_grad():
-                network.load_state_dict(running_statistics(network, function((width,)), calibration))
+            network.load_state_dict(function((width,)))
+            recalibrate(network, calibration)
             found = {
                 split: (predictions(network, block.features[split][0].float()) == block.features[split][1])
                 .double().mean().item()
@@ -200,10 +201,12 @@ def last_block(results: Results, seed: int, steps: int, rate: float) -> None:
             if count:
                 fit_function(
                     function, block.network, options.pop("sizes", lambda factor: (int(64 * factor + 0.5),)),
-                    (images, labels), training(count, options.pop("low"), options.pop("high"), rate, batch=128),
+                    (images, labels), training(count, options.pop("low"), options.pop("high"), rate, batch=128, autocast=True),
                     seed=seed, progress=said(f"T1 {method}"),
                 )  # fmt: skip
-        results.add(rows(function, method, widths, count), f"T1 {method} {widths[-1]} {seed}", time.process_time() - begin)
+        results.add(
+            rows(function, method, widths, count), f"T1 {method} {widths[-1]} {seed}", time.process_time() - begin
+        )
 
     orders = {
         "random": torch.randperm(64, generator=torch.Generator().manual_seed(seed)),
@@ -223,6 +226,62 @@ def last_block(results: Results, seed: int, steps: int, rate: float) -> None:
     run("NeuMeta", importance, WIDTHS, steps, OURS.hidden or 64, low=0.5, high=1.0)
 
 
+def by_l1(tensors: Mapping[str, Tensor]) -> Tensor:
+    """Inner units of the last block, those with the largest weights first."""
+    return tensors["block.conv1.weight"].abs().sum((1, 2, 3)).argsort(descending=True)
+
+
+def by_taylor(block: LastBlock) -> Tensor:
+    """Those that the loss on 2,000 training images depends on most first, https://arxiv.org/abs/1906.10771."""
+    network = block.network((64,))
+    network.load_state_dict(block.tensors)
+    network.eval()
+    images, labels = block.features["train"]
+    names = ("conv1.weight", "bn1.weight", "bn1.bias")
+    scores = torch.zeros(64)
+    for part, truth in zip(images[:2000].float().split(100), labels[:2000].split(100), strict=True):
+        parameters = [network.block.get_parameter(name) for name in names]
+        gradients = torch.autograd.grad(functional.cross_entropy(network(part), truth), parameters)
+        products = [(one * gradient).flatten(1).sum(1) if one.dim() > 1 else one * gradient
+                    for one, gradient in zip(parameters, gradients, strict=True)]  # fmt: skip
+        scores += torch.stack(products).sum(0).square().detach()
+    return scores.argsort(descending=True)
+
+
+def digits(results: Results, seed: int, steps: int, rate: float) -> None:
+    """T3: a checkpoint of width 32 is trained first, and its time counts."""
+    if results.has(table="T3", seed=seed, size=HIDDEN[-1]):
+        return
+    task, begin = get_task("mnist"), time.process_time()
+    architecture = Architecture.parse(LENET)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh = Checkpoint(architecture, architecture.build().state_dict())
+    grid = ImplicitConfig("nested", 0)
+    first = training(steps // 6, 1.0, 1.0, rate)
+    base = fit(fresh, task, grid, first, seed=seed, progress=said("T3 checkpoint")).network(1.0)
+    state = STATES / f"T3 {seed}.safetensors"
+    options = training(steps, 0.25, 1.0, rate, **T3_OPTIONS)
+    generator = fit(base, task, grid, options, seed=seed, state=state, progress=said("T3"))
+    seconds = time.process_time() - begin
+    rows = []
+    for width in HIDDEN:
+        network = generator.network(width / 32)
+        rows.append(
+            {
+                "table": "T3", "method": "NeuMeta", "seed": seed, "size": width, "parameters": network.parameters,
+                "steps": steps, "validation": accuracy(network, task, "validation"),
+                "accuracy": accuracy(network, task, "test"),
+            }
+        )  # fmt: skip
+    results.add(rows, f"T3 {seed}", seconds)
+
+
+LENET = "weightgen/cnn?channels=32,32,32&classes=10&grid=4&input=1,28,28&kernel=5"
+T3_OPTIONS: dict[str, Any] = {"ends": 0.25}
+WIDTHS = (64, 48, 32, 16)
+"""T1: the inner width of the last block; 16 is never trained."""
+T1_METHODS = ("NeuMeta",)
 OURS = ImplicitConfig("nested", 0)
 """The form that is best on validation images, see `forms`."""
 
@@ -238,9 +297,13 @@ def main() -> None:
     results = Results(options.out)
     STATES.mkdir(exist_ok=True)
     if options.part in ("forms", "all"):
-        forms(results, 300)
+        forms(results, 150)
     if options.part in ("t2", "all"):
         whole(results, options.seed, options.steps, options.rate)
+    if options.part in ("t1", "all"):
+        last_block(results, options.seed, 2000, 2e-3)
+    if options.part in ("t3", "all"):
+        digits(results, options.seed, options.steps, 3e-3)
 
 
 if __name__ == "__main__":

@@ -164,8 +164,7 @@ class ImplicitWeights(nn.Module):
         changed = {number: size for number, size in enumerate(sizes) if size != self.full[number]}
         # The middle of each place's share, so that both ends lose alike.
         return {
-            number: ((2 * numpy.arange(size) + 1) * self.full[number]) // (2 * size)
-            for number, size in changed.items()
+            number: ((2 * numpy.arange(size) + 1) * self.full[number]) // (2 * size) for number, size in changed.items()
         } or even_selections(self.graph, {})
 
     def gathers(self, sizes: Sizes) -> dict[str, Gather]:

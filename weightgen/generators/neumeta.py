@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch import Tensor
 
 from weightgen.architecture import Architecture
 from weightgen.artefact import part, read_artefact, write_artefact
@@ -25,6 +24,7 @@ from weightgen.instructions import Request
 from weightgen.structure.axes import AxisGraph
 from weightgen.structure.ordering import smooth, unit_slices
 from weightgen.structure.permutation import permuted
+from weightgen.structure.reading import reads
 from weightgen.structure.resizing import outermost
 from weightgen.tasks import get_task
 
@@ -65,17 +65,8 @@ def function_of(architecture: Architecture, tensors: Mapping[str, Tensor], confi
     ordered = _smoothed if config.positions == "spread" else _by_importance
     module = architecture.on_meta()
     learned = [name for name, _ in module.named_parameters(remove_duplicate=False)]
-    return ImplicitWeights(ordered(tensors, graph), graph, learned, summed_tensors(module), config)
-
-
-def summed_tensors(module: nn.Module) -> set[str]:
-    """Names of the tensors along whose second axis inputs are summed up."""
-    kinds = nn.Linear | _ConvNd
-    return {
-        f"{name}.weight"
-        for name, layer in module.named_modules()
-        if isinstance(layer, kinds) and not isinstance(layer, _ConvTransposeNd)
-    }
+    summed = [name for name in learned if len(graph.shapes[name]) > 1 and reads(module, name, 1)]
+    return ImplicitWeights(ordered(tensors, graph), graph, learned, summed, config)
 
 
 def sizes_at(graph: AxisGraph, factor: float) -> Sizes:
@@ -206,7 +197,9 @@ class NeuMeta:
         sizes = []
         for group in graph.groups:
             whole = [member for member in group.members if member.table is None and member.within is None]
-            alone = [member for member in whole if member.block * group.size == graph.shapes[member.tensor][member.axis]]
+            alone = [
+                member for member in whole if member.block * group.size == graph.shapes[member.tensor][member.axis]
+            ]
             known = alone and alone[0].tensor in shapes and len(shapes[alone[0].tensor]) > alone[0].axis
             sizes.append(shapes[alone[0].tensor][alone[0].axis] // alone[0].block if known else 0)
         # Where a group shares its axes with others, these tell its size.

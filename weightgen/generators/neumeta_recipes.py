@@ -116,9 +116,7 @@ def make_neumeta(
         raise OutputError(
             "there is one already", where=out, remedy="choose another folder, or overwrite it with --force"
         )
-    loop = LoopConfig(
-        steps, learning_rate, warmup=min(100, steps // 10), save_every=max(1, min(200, steps // 4))
-    )
+    loop = LoopConfig(steps, learning_rate, warmup=min(100, steps // 10), save_every=max(1, min(200, steps // 4)))
     training = NeuMetaTraining(
         loop, batch, *widths, distillation=distillation, flip=get_task(task).input[0] == 3, autocast=_is_fast_in_half()
     )
@@ -165,9 +163,7 @@ def _measured(generator: NeuMeta, task: Task) -> list[dict[str, Any]]:
     for width in torch.linspace(*generator.widths, 6).tolist():
         network = generator.network(width)
         accuracy = evaluate(network.build(), task, "validation")["metrics"]["accuracy"]
-        found.append(
-            {"width": round(width, 4), "parameters": network.parameters, "accuracy": round(accuracy, 5)}
-        )
+        found.append({"width": round(width, 4), "parameters": network.parameters, "accuracy": round(accuracy, 5)})
     return found
 
 

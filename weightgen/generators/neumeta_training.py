@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from weightgen.generators.implicit import ImplicitWeights, Sizes
 from weightgen.training.loop import LoopConfig, Progress, train
+from weightgen.training.recalibration import recalibrate
 
 STATISTICS = ("running_mean", "running_var")
 Network = Callable[[Sizes], nn.Module]
@@ -130,13 +130,13 @@ def fit_function(
 
 @torch.no_grad()
 def measure_statistics(
-    function: ImplicitWeights, network: Network, sizes: Sequence[Sizes], images: Tensor, batch: int = 500
+    function: ImplicitWeights, network: Network, sizes: Sequence[Sizes], images: Tensor
 ) -> Tensor | None:
     """Running statistics of all norms for a row of sizes; None if the network keeps none.
 
     Args:
         sizes: from small to large, the last at least the full ones.
-        images: on which they are measured, at once.
+        images: `[n, …]`, on which they are measured.
 
     Returns:
         `[sizes, values]`: the statistics of all norms one after the other, a value for each unit of the full network. A
@@ -147,13 +147,14 @@ def measure_statistics(
         return None
     rows = []
     for size in sizes:
-        module, tensors = network(size), {name: tensor.clone() for name, tensor in function(size).items()}
-        found = running_statistics(module, tensors, images, batch)
+        module = network(size)
+        module.load_state_dict(function(size))
+        recalibrate(module, images)
         row, gathers = [], function.gathers(size)
         for name in names:
             whole = torch.full(function.graph.shapes[name], torch.nan)
             index = torch.from_numpy(gathers[name].indices(0)) if name in gathers else torch.arange(len(whole))
-            whole[index] = found[name]
+            whole[index] = module.get_buffer(name)
             row.append(whole)
         rows.append(torch.cat(row))
     for place in reversed(range(len(rows) - 1)):
@@ -164,26 +165,6 @@ def measure_statistics(
 def statistic_names(function: ImplicitWeights) -> list[str]:
     """Names of the running statistics, in order."""
     return [name for name in function.graph.shapes if name.endswith(STATISTICS)]
-
-
-@torch.no_grad()
-def running_statistics(
-    module: nn.Module, tensors: Mapping[str, Tensor], images: Tensor, batch: int = 500
-) -> dict[str, Tensor]:
-    """The tensors with running statistics measured on images: the mean over batches of what each norm sees."""
-    out = dict(tensors)
-    norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
-    momenta = [part.momentum for part in norms]
-    parts = images.split(batch)
-    module.train()
-    for number, part in enumerate(parts):
-        for norm in norms:
-            norm.momentum = 1 / (number + 1)
-        functional_call(module, out, (part,))  # changes the statistics in `out` in place
-    module.eval()
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    return out
 
 
 class _Averaged(nn.Module):
