@@ -131,13 +131,20 @@ class ImplicitWeights(nn.Module):
                 nn.init.zeros_(head.weight)  # type: ignore[arg-type]
                 nn.init.zeros_(head.bias)  # type: ignore[arg-type]
 
-    def forward(self, sizes: Sizes | None = None, noise: torch.Generator | None = None) -> dict[str, Tensor]:
+    def forward(
+        self,
+        sizes: Sizes | None = None,
+        noise: torch.Generator | None = None,
+        selection: Mapping[int, numpy.ndarray] | None = None,
+    ) -> dict[str, Tensor]:
         """Name → tensor of the network with these sizes, the full one if none are given.
 
         Args:
             noise: if given, positions are moved by up to half the distance to the next unit.
+            selection: other units for the places than those of `selection(sizes)`.
         """
-        rows, moved = self._coordinates(self.full if sizes is None else sizes)
+        sizes = self.full if sizes is None else sizes
+        rows, moved = self._coordinates(sizes) if selection is None else self._locate(selection)
         found: dict[str, Tensor] = {}
         for values, part in rows.items():
             given = self.grid[str(values)].index_select(0, part.source)
@@ -166,6 +173,20 @@ class ImplicitWeights(nn.Module):
         return {
             number: ((2 * numpy.arange(size) + 1) * self.full[number]) // (2 * size) for number, size in changed.items()
         } or even_selections(self.graph, {})
+
+    def scattered(self, sizes: Sizes, core: Sizes, random: numpy.random.RandomState) -> dict[int, numpy.ndarray]:
+        """A selection in which only the first `core` places of each group stand for their own units.
+
+        All others stand for any that are left. A function that is good at these too leans on its first units, and still
+        holds where it is asked for fewer units than it ever had in training.
+        """
+        chosen = self.selection(sizes)
+        for number, units in chosen.items():
+            first, full = min(core[number], len(units)), self.full[number]
+            if len(units) < full:
+                drawn = first + random.permutation(full - first)[: len(units) - first]
+                chosen[number] = numpy.concatenate([numpy.arange(first), numpy.sort(drawn)])
+        return chosen
 
     def gathers(self, sizes: Sizes) -> dict[str, Gather]:
         """For every tensor that changes with the sizes, where in the full tensor its values come from."""
@@ -202,11 +223,11 @@ class ImplicitWeights(nn.Module):
         if sizes not in self._kept:
             if len(self._kept) >= KEPT:
                 self._kept.pop(next(iter(self._kept)))
-            self._kept[sizes] = self._locate(sizes)
+            self._kept[sizes] = self._locate(self.selection(sizes))
         return self._kept[sizes]
 
-    def _locate(self, sizes: Sizes) -> tuple[dict[int, _Rows], dict[str, Gather]]:
-        moved = gathers(self.graph, self.selection(sizes))
+    def _locate(self, selection: Mapping[int, numpy.ndarray]) -> tuple[dict[int, _Rows], dict[str, Gather]]:
+        moved = gathers(self.graph, selection)
         parts: dict[int, list] = {}
         starts: dict[int, int] = {}
         for layer, name in enumerate(self.learned):

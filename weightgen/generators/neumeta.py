@@ -62,11 +62,30 @@ def function_of(architecture: Architecture, tensors: Mapping[str, Tensor], confi
     graph = architecture.axes()
     if not graph.groups:
         raise ArchitectureError("no axis of the network can be resized", where=f"'{architecture}'")
-    ordered = _smoothed if config.positions == "spread" else _by_importance
+    ordered = smooth(tensors, graph.groups, STATISTICS).tensors if config.positions == "spread" else by_importance(
+        tensors, graph
+    )  # fmt: skip
+    return _function(architecture, ordered, graph, config)
+
+
+def by_importance(tensors: Mapping[str, Tensor], graph: AxisGraph) -> dict[str, Tensor]:
+    """Units in falling order of their size in all tensors, each tensor's mean taken as 1: what matters most is first."""
+    out = dict(tensors)
+    for group in graph.groups:
+        told = [member for member in group.members if not member.tensor.endswith((*STATISTICS, ".bias"))]
+        sums = [unit_slices(out[member.tensor], member, group.size).double().abs().sum(1) for member in told]
+        importance = functools.reduce(torch.add, [total / total.mean().clamp_min(1e-12) for total in sums])
+        out = permuted(out, group, importance.argsort(descending=True, stable=True))
+    return out
+
+
+def _function(
+    architecture: Architecture, tensors: Mapping[str, Tensor], graph: AxisGraph, config: ImplicitConfig
+) -> ImplicitWeights:
     module = architecture.on_meta()
     learned = [name for name, _ in module.named_parameters(remove_duplicate=False)]
     summed = [name for name in learned if len(graph.shapes[name]) > 1 and reads(module, name, 1)]
-    return ImplicitWeights(ordered(tensors, graph), graph, learned, summed, config)
+    return ImplicitWeights(tensors, graph, learned, summed, config)
 
 
 def sizes_at(graph: AxisGraph, factor: float) -> Sizes:
@@ -170,7 +189,7 @@ class NeuMeta:
     def resized(self, sizes: Sizes) -> Architecture:
         """The architecture with these sizes."""
         changed = {number: size for number, size in enumerate(sizes) if size != self.function.full[number]}
-        return self.architecture.resized(changed) if changed else self.architecture
+        return self.architecture.resized(changed, self.function.graph) if changed else self.architecture
 
     def sample(self, request: Request, num: int = 1, seed: int = 0) -> list[Checkpoint]:
         """`num` draws, with noise on positions, of the network that the request names, the full one if it names none.
@@ -193,26 +212,16 @@ class NeuMeta:
         Raises:
             ArchitectureError: if it is no size of the generator's network.
         """
-        shapes, graph = architecture.parameter_shapes(), self.function.graph
-        sizes = []
-        for group in graph.groups:
-            whole = [member for member in group.members if member.table is None and member.within is None]
-            alone = [
-                member for member in whole if member.block * group.size == graph.shapes[member.tensor][member.axis]
-            ]
-            known = alone and alone[0].tensor in shapes and len(shapes[alone[0].tensor]) > alone[0].axis
-            sizes.append(shapes[alone[0].tensor][alone[0].axis] // alone[0].block if known else 0)
-        # Where a group shares its axes with others, these tell its size.
-        known = {number: size for number, size in enumerate(sizes) if size}
-        for number in [number for number, size in enumerate(sizes) if not size]:
-            sizes[number] = self._remaining(number, known, shapes)
-            known[number] = sizes[number]
-        if min(sizes) < 1 or self.resized(tuple(sizes)).parameter_shapes() != shapes:
+        shapes = architecture.parameter_shapes()
+        sizes = self.function.full
+        for _ in sizes:  # groups that share an axis with others are known once these are
+            sizes = tuple(self._size_in(shapes, number, sizes) for number in range(len(sizes)))
+        if min(sizes) < 1 or self.resized(sizes).parameter_shapes() != shapes:
             raise ArchitectureError(
                 "the network is no size of the one that the generator writes", got=f"'{architecture}'",
                 expected=f"'{self.architecture}' with other widths",
             )  # fmt: skip
-        return tuple(sizes)
+        return sizes
 
     def save_pretrained(self, folder: Path | str, card: str = "") -> None:
         tensors = {f"function/{name}": tensor for name, tensor in self.function.state_dict().items()}
@@ -223,6 +232,7 @@ class NeuMeta:
             "task": self.task,
             "widths": list(self.widths),
             "implicit": asdict(self.function.config),
+            "axes": self.function.graph.to_json(),
             "provenance": self.provenance,
         }
         write_artefact(folder, KIND, config, tensors, card)
@@ -246,7 +256,8 @@ class NeuMeta:
                 for name, (kind, shape) in architecture.tensors().items()
             }
             with torch.random.fork_rng(devices=[]):
-                function = function_of(architecture, empty, ImplicitConfig(**config["implicit"]))
+                graph = AxisGraph.from_json(config["axes"])
+                function = _function(architecture, empty, graph, ImplicitConfig(**config["implicit"]))
             function.load_state_dict(part(tensors, "function"))
             kept = part(tensors, "statistics")
             statistics = Statistics(kept["factors"], kept["values"]) if kept else None
@@ -268,35 +279,20 @@ class NeuMeta:
             for name, whole in zip(names, parts, strict=True)
         }
 
-    def _remaining(self, number: int, known: Mapping[int, int], shapes: Mapping[str, tuple[int, ...]]) -> int:
-        """A group's size from an axis along which only groups of known sizes lie beside it; 0 if there is none."""
-        graph = self.function.graph
-        for member in graph.groups[number].members:
-            if member.tensor not in shapes or member.within is not None or len(shapes[member.tensor]) <= member.axis:
-                continue
-            others = [
-                (known.get(other, 0), found.block, group.size)
-                for other, group in enumerate(graph.groups)
-                for found in group.members
-                if other != number and (found.tensor, found.axis, found.within) == (member.tensor, member.axis, None)
-            ]
-            full = sum(block * size for _, block, size in others) + member.block * graph.groups[number].size
-            if full == graph.shapes[member.tensor][member.axis] and all(size for size, _, _ in others):
-                rest = shapes[member.tensor][member.axis] - sum(size * block for size, block, _ in others)
-                return rest // member.block
-        return 0
-
-
-def _smoothed(tensors: Mapping[str, Tensor], graph: AxisGraph) -> dict[str, Tensor]:
-    return smooth(tensors, graph.groups, STATISTICS).tensors
-
-
-def _by_importance(tensors: Mapping[str, Tensor], graph: AxisGraph) -> dict[str, Tensor]:
-    """Units in falling order of their size in all tensors, of each its share of the mean: what matters most is first."""
-    out = dict(tensors)
-    for group in graph.groups:
-        told = [member for member in group.members if not member.tensor.endswith((*STATISTICS, ".bias"))]
-        sums = [unit_slices(out[member.tensor], member, group.size).double().abs().sum(1) for member in told]
-        importance = functools.reduce(torch.add, [total / total.mean().clamp_min(1e-12) for total in sums])
-        out = permuted(out, group, importance.argsort(descending=True, stable=True))
-    return out
+    def _size_in(self, shapes: Mapping[str, tuple[int, ...]], number: int, sizes: Sizes) -> int:
+        """A group's size in tensors of these shapes, if the groups beside it along its shortest axis have `sizes`; or 0."""
+        graph, group = self.function.graph, self.function.graph.groups[number]
+        beside: dict[tuple[str, int], int] = {}
+        for other, one in enumerate(graph.groups):
+            for member in one.members:
+                if member.within is None and other != number:
+                    key = member.tensor, member.axis
+                    beside[key] = beside.get(key, 0) + member.block * (sizes[other] - one.size)
+        lying = [member for member in group.members if member.within is None and member.tensor in shapes]
+        if not lying:
+            return group.size
+        member = min(lying, key=lambda one: graph.shapes[one.tensor][one.axis] // one.block)
+        if len(shapes[member.tensor]) <= member.axis:
+            return 0
+        change = shapes[member.tensor][member.axis] - graph.shapes[member.tensor][member.axis]
+        return group.size + (change - beside.get((member.tensor, member.axis), 0)) // member.block

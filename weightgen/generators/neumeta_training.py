@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -38,6 +39,8 @@ class NeuMetaTraining:
         distillation: weight of the divergence from the checkpoint's answers, against that of the labels.
         reconstruction: weight of the squared distance to the checkpoint's weights, in their own deviation.
         noise: positions are moved by up to half the distance to the next unit.
+        scatter: the share of steps in which only the first half of the smallest size stands for its own units and all
+            others for any that are left, so that networks below the smallest trained size hold too.
         average: decay of the exponential average of the function's parameters, which is what is kept.
         flip: half of the batches show their images mirrored.
         autocast: layers compute in bfloat16.
@@ -51,6 +54,7 @@ class NeuMetaTraining:
     distillation: float = 0.0
     reconstruction: float = 0.0
     noise: bool = True
+    scatter: float = 0.0
     average: float = 0.99
     flip: bool = False
     autocast: bool = False
@@ -91,6 +95,7 @@ def fit_function(
     images, labels = data
     both = _Averaged(function, config.average)
     network = _cached(network)
+    core = sizes(config.low / 2)
     teacher = {name: tensor.detach().clone() for name, tensor in function().items()} if config.distillation else None
     origin = {name: grid.detach().clone() for name, grid in function.grid.items()} if config.reconstruction else {}
 
@@ -103,7 +108,10 @@ def fit_function(
         if config.flip and torch.rand(()) < 0.5:
             shown = shown.flip(-1)
         noise = torch.Generator().manual_seed(int(torch.randint(2**31, ()))) if config.noise else None
-        logits = _answers(network(size), function(size, noise), shown, config.autocast)
+        selection = None
+        if config.scatter and torch.rand(()) < config.scatter:
+            selection = function.scattered(size, core, numpy.random.RandomState(int(torch.randint(2**31, ()))))
+        logits = _answers(network(size), function(size, noise, selection), shown, config.autocast)
         value = functional.cross_entropy(logits, wanted)
         right = (logits.argmax(-1) == wanted).float().mean().item()
         figures = {"loss": value.item(), "accuracy": right}
