@@ -40,7 +40,11 @@ def build(family: str, options: Mapping[str, Any]) -> "nn.Module":
     model = _model(library, name)
     if library == "diffusers":
         return model(**_arguments(model, options))
-    config = model.config_class(**_nested(options))
+    try:
+        config = model.config_class(**_nested(options))
+    except Exception as error:
+        # A config refuses what does not fit together by errors of its own.
+        raise ArchitectureError("the options do not fit one another", where=family, got=str(error)) from error
     if name.startswith("Timm") or getattr(config, "backbone", None) or getattr(config, "use_pretrained_backbone", None):
         raise ArchitectureError("a model that fetches another one", where=family)
     return model(config)

@@ -24,6 +24,7 @@ app = App(
 
 COMMANDS = {
     "generate": "weightgen.cli.generate:generate",
+    "morph": "weightgen.cli.morph:morph",
     "evaluate": "weightgen.cli.checkpoint:evaluate",
     "inspect": "weightgen.cli.inspect:inspect",
     "zoo": "weightgen.cli.zoo:app",

@@ -12,7 +12,7 @@ from weightgen.structure.axes import AxisGraph
 from weightgen.structure.resizing import Gather
 from weightgen.tasks.task import Task
 from weightgen.training.loop import LoopConfig, Progress, train
-from weightgen.training.recalibration import has_statistics, recalibrate
+from weightgen.training.recalibration import recalibrate
 
 
 @dataclass(frozen=True)
@@ -37,54 +37,46 @@ class Finishing:
     learning_rate: float = 1e-3
 
 
-def recalibrate_on_task(module: nn.Module, task: Task, count: int, seed: int) -> None:
-    """Measures the norms of a network on training images, drawn once for a seed."""
+def training_images(task: Task, count: int, seed: int) -> Tensor:
+    """Images of the training split, drawn once for a seed."""
     images, _ = task.train()
-    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count]
-    recalibrate(module, images[chosen])
+    return images[torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count]]
 
 
-def recalibrate_without_data(
-    module: nn.Module,
-    origin: nn.Module,
-    found: Mapping[str, Gather],
-    example: Tensor,
-    count: int,
-    seed: int,
-) -> bool:
-    """Estimates the norms of a network from those of the network it was made from, without data.
+def noise_like(example: Tensor, count: int, seed: int) -> Tensor:
+    """Gaussian noise in place of images, `[count, …]`, for a network whose data is not there."""
+    return torch.randn(count, *example.shape[1:], generator=torch.Generator().manual_seed(seed))
 
-    Both networks see the same Gaussian noise. By as much as the statistics of a norm differ between them on noise, they
-    are taken to differ on data: the mean by a shift in units of the deviation, the variance by a factor.
+
+@torch.no_grad()
+def recalibrate_by_change(module: nn.Module, origin: nn.Module, found: Mapping[str, Gather], images: Tensor) -> None:
+    """Sets the norms of a network from those of the network it was made from and from how both see the same images.
+
+    By as much as the statistics of a norm differ between the two on these images, they are taken to differ on the data
+    that the norms were made on: the mean by a shift in units of the deviation, the variance by a factor. So images that
+    are not quite like that data, or noise, do not change what they did not change before.
 
     Args:
         origin: the network it was made from; left as it was.
         found: where the tensors of the network come from.
-        example: one input, of the right shape.
-
-    Returns:
-        Whether there was anything to estimate.
+        images: `[n, …]`.
     """
-    if not has_statistics(module) or not example.is_floating_point():
-        return False
-    noise = torch.randn(count, *example.shape[1:], generator=torch.Generator().manual_seed(seed))
     known = {name: tensor.clone() for name, tensor in origin.state_dict().items() if "running_" in name}
-    recalibrate(origin, noise)
+    recalibrate(origin, images)
     seen = {name: tensor.clone() for name, tensor in origin.state_dict().items() if name in known}
     origin.load_state_dict(known, strict=False)
-    recalibrate(module, noise)
+    recalibrate(module, images)
     state = module.state_dict()
     for name in known:
+        twin = name.replace("running_mean", "running_var")
         if not name.endswith("running_mean") or name not in state:
             continue
-        twin = name.replace("running_mean", "running_var")
         old_mean, old_variance, mean, variance = (
             found[one](values[one]) if one in found else values[one] for values in (known, seen) for one in (name, twin)
         )
         ratio = (old_variance / variance.clamp_min(1e-12)).clamp(1e-6, 1e6)
         state[name].copy_(old_mean + (state[name] - mean) * ratio.sqrt())
         state[twin].mul_(ratio)
-    return True
 
 
 def fine_tune(

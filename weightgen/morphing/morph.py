@@ -1,7 +1,7 @@
 """morph(): a checkpoint in another size, by any method, with what was done and what it cost on its Card."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,16 @@ from weightgen.morphing.finishing import (
     Finishing,
     fine_tune,
     fixed_axes,
-    recalibrate_on_task,
-    recalibrate_without_data,
+    noise_like,
+    recalibrate_by_change,
+    training_images,
 )
 from weightgen.morphing.widths import Sizing, Widths
-from weightgen.structure.resizing import even_selections, gathers, resized_shapes
+from weightgen.structure.resizing import Gather, resized_shapes
 from weightgen.tasks import Task, evaluate, get_task
+from weightgen.tasks.evaluation import check_fits
 from weightgen.training.loop import Progress
-from weightgen.training.recalibration import has_statistics
+from weightgen.training.recalibration import has_statistics, recalibrate
 
 EXACT = 1e-3
 """Largest change of an output, of its size, that a method may make which is said to be exact."""
@@ -114,6 +116,7 @@ def morph(
     distil: bool = False,
     learning_rate: float = 1e-3,
     measure: bool = True,
+    before: Mapping[str, float] | None = None,
     seed: int = 0,
     state: Path | None = None,
     progress: Progress | None = None,
@@ -132,6 +135,7 @@ def morph(
         finetune_steps: training steps that follow.
         distil: learn the answers of the old network in them.
         measure: whether the old and the new network are measured on the task's test split.
+        before: the figures of the old one, if an earlier morph of it has measured them.
         seed: of everything that is drawn.
         state: a file for the state of the training steps.
 
@@ -142,7 +146,7 @@ def morph(
     target = Target(width, depth, params, macs, like)
     _check_known(checkpoint)
     found = get_task(task) if isinstance(task, str) else task
-    before = _measured(checkpoint.build(), found) if measure or found is not None else {}
+    before = _before(checkpoint, found, measure, before)
     work = _Work(checkpoint.architecture, checkpoint.state_dict(), checkpoint.build(), found, seed)
     work.change_depth(target)
     name, way, sizing, sizes = work.chosen(target, method, ignore, round_to)
@@ -184,8 +188,9 @@ class _Work:
         self.task, self.seed = task, seed
         self.notes: list[str] = []
         self.recalibrated: str | None = None
-        self.change: Callable[[], bool] = lambda: False
-        self.origin, self.origin_architecture = module, architecture
+        self.origin = self.wide = module
+        self.moved: Mapping[str, Gather] | None = {}
+        self.dropped = False
 
     def change_depth(self, target: Target) -> None:
         """Other numbers of blocks, if they are wanted."""
@@ -195,6 +200,9 @@ class _Work:
         new, tensors, notes = deepened(self.architecture, self.tensors, depths)
         self.notes.extend(notes)
         self._set(new, tensors)
+        # Where blocks are gone, what the old norms have seen says nothing of the new.
+        self.dropped = bool(notes)
+        self.wide = self.module
 
     def chosen(
         self, target: Target, method: str | Method | None, ignore: Sequence[str], round_to: int
@@ -226,14 +234,8 @@ class _Work:
         )
         made = way.resize(source, sizes)
         self.notes.extend(made.notes)
-        graph, old = sizing.graph, self.module
-        # Norms of units that were kept are compared with those of the nearest old ones.
-        self.moved = gathers(graph, even_selections(graph, made.sizes))
+        self.moved, self.wide = None if self.dropped else made.gathers, self.module
         self._set(self.architecture.resized(made.sizes), made.tensors)
-        self.narrowed_from = old
-
-    moved: Mapping[str, Any] = {}
-    narrowed_from: nn.Module | None = None
 
     def finish(
         self,
@@ -265,14 +267,20 @@ class _Work:
             )
 
     def _recalibrate(self, finishing: Finishing, example: Tensor) -> None:
-        if finishing.recalibrate == "data" and self.task is not None:
-            recalibrate_on_task(self.module, self.task, finishing.images, self.seed)
-            self.recalibrated = "data"
-        elif self.narrowed_from is not None:
-            count = max(32, min(512, finishing.images * 3072 // example.numel()))
-            if recalibrate_without_data(self.module, self.narrowed_from, self.moved, example, count, self.seed):
-                self.recalibrated = "synthetic"
-                self.notes.append("no task was named: norms were estimated on noise, not measured on data")
+        data = finishing.recalibrate == "data" and self.task is not None
+        if data:
+            images = training_images(self.task, finishing.images, self.seed)  # type: ignore[arg-type]
+        elif self.moved is not None and not self.dropped and example.is_floating_point():
+            images = noise_like(example, max(32, min(256, finishing.images * 1024 // example.numel())), self.seed)
+            self.notes.append("no task was named: norms were estimated on noise, not measured on data")
+        else:
+            self.notes.append("no task was named: norms could not be measured")
+            return
+        if self.moved is None or self.dropped:
+            recalibrate(self.module, images)
+        else:
+            recalibrate_by_change(self.module, self.wide, self.moved, images)
+        self.recalibrated = "data" if data else "synthetic"
 
     def _check_exact(self, examples: Sequence[Tensor]) -> None:
         inputs = [
@@ -363,6 +371,19 @@ def _recalibration(wanted: str | None, task: Task | None) -> str | None:
     if wanted == "data" and task is None:
         raise ArchitectureError("norms can be measured on data only with a task", remedy="name it with --task")
     return None if wanted == "none" else wanted
+
+
+def _before(
+    checkpoint: Checkpoint, task: Task | None, measure: bool, known: Mapping[str, float] | None
+) -> dict[str, float]:
+    """The figures of the network as it is; a task that it is not for is refused before the work."""
+    if task is None:
+        return {}
+    module = checkpoint.build()
+    check_fits(module, task, task.validation()[0])
+    if known is not None or not measure:
+        return dict(known or {})
+    return _measured(module, task)
 
 
 def _measured(module: nn.Module, task: Task | None) -> dict[str, float]:

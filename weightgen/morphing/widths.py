@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from weightgen.architecture import Architecture
 from weightgen.errors import ArchitectureError
 from weightgen.registry import unknown_name
-from weightgen.sizes.options import heads_of_width
+from weightgen.sizes.options import heads
 from weightgen.structure.axes import AxisGraph
 from weightgen.structure.resizing import outermost, resized_shapes
 
@@ -22,17 +22,23 @@ STEPS = 30
 
 @dataclass(frozen=True)
 class _Coupling:
-    """A residual stream that is made up of heads.
+    """A residual stream that heads must fit.
 
     Args:
         stream: the number of its group.
         heads: the numbers of the groups of heads, one for each layer.
-        head_size: values of a head.
+        each: heads of a unit of those groups, several where they share keys.
+        size: values of a head where all of them make up the stream, 0 where their number must divide it.
     """
 
     stream: int
     heads: tuple[int, ...]
-    head_size: int
+    each: int
+    size: int
+
+    def fits(self, width: int, count: int) -> bool:
+        """Whether a stream of some width goes with a number of units of heads."""
+        return count * self.each * self.size == width if self.size else width % (count * self.each) == 0
 
 
 @dataclass(frozen=True)
@@ -146,7 +152,7 @@ class Sizing:
     def coupled(self) -> tuple[tuple[int, ...], ...]:
         """Sets of groups that must be resized by one factor."""
         coupling = self._coupling
-        return () if coupling is None else ((coupling.stream, *coupling.heads),)
+        return () if coupling is None or not coupling.size else ((coupling.stream, *coupling.heads),)
 
     @functools.cached_property
     def _outer(self) -> list[int]:
@@ -178,50 +184,47 @@ class Sizing:
 
     @functools.cached_property
     def _coupling(self) -> _Coupling | None:
-        module = self.architecture.on_meta()
-        where = heads_of_width(module, self.architecture.family)
-        if where is None:
+        found = heads(self.architecture.on_meta(), self.architecture.family)
+        if found is None:
             return None
-        stream, axis, end, heads_axis, head_size = where
 
-        def lying(tensor: str, along: int) -> list[int]:
-            return [
+        def lying(end: str, axis: int) -> tuple[int, ...]:
+            return tuple(
                 number
                 for number in self._outer
-                if any(
-                    member.tensor.endswith(tensor) and member.axis == along
-                    for member in self.graph.groups[number].members
-                )
-            ]
+                if any(one.tensor.endswith(end) and one.axis == axis for one in self.graph.groups[number].members)
+            )
 
-        streams = lying(stream, axis)
-        return _Coupling(streams[0], tuple(lying(end, heads_axis)), head_size) if streams else None
+        streams, layers = lying(*found.stream), lying(*found.tensors)
+        if not streams or not layers:
+            return None
+        return _Coupling(streams[0], layers, max(1, found.count // self.graph.groups[layers[0]].size), found.size)
 
     def _with_heads(self, sizes: dict[int, int], whole: bool, ignored: set[int]) -> dict[int, int]:
-        """Sizes in which the heads make up the residual stream, where a family wants that.
+        """Sizes in which heads and the residual stream fit one another, where a family wants that.
 
         Args:
-            whole: whether all groups have one factor, so that the stream may be rounded to whole heads.
+            whole: whether all groups have one factor, so that the stream may be rounded.
         """
         coupling = self._coupling
         if coupling is None:
             return sizes
-        groups = self.graph.groups
-        now = {one: sizes.get(one, groups[one].size) for one in (coupling.stream, *coupling.heads)}
-        width = now[coupling.stream]
-        counts = {now[one] for one in coupling.heads} or {width // coupling.head_size}
-        if all(count * coupling.head_size == width for count in counts):
+        now = {one: sizes.get(one, self.graph.groups[one].size) for one in (coupling.stream, *coupling.heads)}
+        width, counts = now[coupling.stream], {now[one] for one in coupling.heads}
+        if all(coupling.fits(width, count) for count in counts) or (not coupling.size and not whole):
             return sizes
-        nearest = max(1, round(width / coupling.head_size)) * coupling.head_size
+        step = coupling.size * coupling.each or max(counts) * coupling.each
+        nearest = max(1, math.floor(width / step + 0.5)) * step
         if not whole or ignored.intersection(now):
             raise ArchitectureError(
-                f"heads of {coupling.head_size} values must make up the width of the network",
+                f"heads of {coupling.size} values must make up the width of the network",
                 got=f"{sorted(counts)} heads and a width of {width}",
-                expected=f"a width of {nearest} with {nearest // coupling.head_size} heads, the nearest valid size",
+                expected=f"a width of {nearest} with {nearest // coupling.size} heads, the nearest valid size",
                 remedy="give the layers of both the same factor",
             )  # fmt: skip
-        heads = dict.fromkeys(coupling.heads, nearest // coupling.head_size)
-        return {**sizes, coupling.stream: nearest, **heads}
+        if coupling.size:
+            sizes = {**sizes, **dict.fromkeys(coupling.heads, nearest // step)}
+        return {**sizes, coupling.stream: nearest}
 
 
 def _written(graph: AxisGraph, tensor: str, axis: int) -> bool:

@@ -68,18 +68,31 @@ def sizes(module: Any, family: str, shapes: Shapes, counted: Counted) -> dict[st
     return {}
 
 
-def heads_of_width(module: Any, family: str) -> tuple[str, int, str, int, int] | None:
-    """In a family whose heads make up the width of its residual stream: where both show.
+@dataclass(frozen=True)
+class Heads:
+    """Where heads and the residual stream show, in a family where one must fit the other.
 
-    Returns:
-        A tensor and its axis along which the stream lies, the end of the names of the tensors along whose axis heads
-        lie, that axis, and how many values a head has; None for a family where the number of heads is free.
+    Args:
+        stream: a tensor and its axis along which the residual stream lies.
+        tensors: the end of the names of the tensors along whose axis heads lie, and the axis.
+        count: how many heads a layer has.
+        size: how many values a head has where all heads make up the stream; 0 where their number need only divide it.
     """
+
+    stream: tuple[str, int]
+    tensors: tuple[str, int]
+    count: int
+    size: int
+
+
+def heads(module: Any, family: str) -> Heads | None:
+    """How heads and width depend on one another; None for a family where they do not."""
     for pattern, kind in _TRANSFORMERS.items():
-        if re.fullmatch(pattern, family) and not kind.head_size:
-            width, heads = getattr(module.config, kind.width[0]), getattr(module.config, kind.heads[0])
+        if re.fullmatch(pattern, family):
+            width, count = getattr(module.config, kind.width[0]), getattr(module.config, kind.heads[0])
             stream = _named(dict.fromkeys(module.state_dict(), ()), kind.width[1])
-            return stream, kind.width[2], kind.heads[1], kind.heads[2], width // heads
+            size = 0 if kind.head_size else width // count
+            return Heads((stream, kind.width[2]), kind.heads[1:], count, size)
     return None
 
 

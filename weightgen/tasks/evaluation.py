@@ -28,6 +28,25 @@ def evaluate(network: torch.nn.Module, task: Task, split: Split = "test") -> dic
         ArchitectureError: if the network does not take the task's images or has other outputs.
     """
     images, labels = task.split(split)
+    check_fits(network, task, images)
+    was_training = network.training
+    network.eval()
+    try:
+        right = (predictions(network, images) == labels).double().mean().item()
+    finally:
+        network.train(was_training)
+    return {"task": task.name, "split": split, "examples": len(labels), "metrics": {"accuracy": right}}
+
+
+def check_fits(network: torch.nn.Module, task: Task, images: Tensor) -> None:
+    """Refuses a network that is not for a task.
+
+    Args:
+        images: some of the task's.
+
+    Raises:
+        ArchitectureError: if the network does not take the task's images or has other outputs.
+    """
     try:
         with torch.no_grad():
             outputs = network(images[:1]).shape[-1]
@@ -40,10 +59,3 @@ def evaluate(network: torch.nn.Module, task: Task, split: Split = "test") -> dic
             "the network has not as many outputs as the task has classes", where=task.name, got=outputs,
             expected=len(task.classes),
         )  # fmt: skip
-    was_training = network.training
-    network.eval()
-    try:
-        right = (predictions(network, images) == labels).double().mean().item()
-    finally:
-        network.train(was_training)
-    return {"task": task.name, "split": split, "examples": len(labels), "metrics": {"accuracy": right}}

@@ -3,7 +3,7 @@
 import functools
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from weightgen.errors import ArchitectureError
 from weightgen.registry import Registry
 from weightgen.structure.axes import AxisGraph
-from weightgen.structure.resizing import Selections, gathers
+from weightgen.structure.resizing import Gather, Selections, gathers
 from weightgen.tasks.task import Task
 
 METHODS = ("selection", "pruning", "net2net")
@@ -70,11 +70,13 @@ class Resized:
         tensors: name → tensor, of the network with `sizes`.
         sizes: of the groups that did change; a method may leave one as it is and say so.
         notes: what could not be done, a sentence each.
+        gathers: which old units the new ones are, by tensor; None for a method that makes new ones.
     """
 
     tensors: Mapping[str, Tensor]
     sizes: Sizes
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    gathers: Mapping[str, Gather] | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,6 @@ def by_selection(choose: Callable[[Source, Sizes], Selections]) -> Callable[[Sou
         found = gathers(source.graph, choose(source, sizes))
         tensors, notes = repaired(source, found) if source.repair else (source.tensors, ())
         new = {name: found[name](tensor) if name in found else tensor for name, tensor in tensors.items()}
-        return Resized(new, dict(sizes), notes)
+        return Resized(new, dict(sizes), notes, found)
 
     return resize
