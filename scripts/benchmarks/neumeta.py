@@ -28,9 +28,9 @@ from weightgen.generators.implicit import ImplicitConfig, ImplicitWeights
 from weightgen.generators.neumeta import NeuMeta
 from weightgen.generators.neumeta_recipes import fit
 from weightgen.generators.neumeta_training import NeuMetaTraining, fit_function
+from weightgen.structure.permutation import permuted
 from weightgen.tasks import Task, get_task
 from weightgen.tasks.evaluation import predictions
-from weightgen.structure.permutation import permuted
 from weightgen.training.loop import LoopConfig
 from weightgen.training.recalibration import recalibrate
 
@@ -165,7 +165,7 @@ def last_block(results: Results, seed: int, steps: int, rate: float) -> None:
     begin = time.process_time()
     block = LastBlock.of(resnet20(task), task)
     results.content["seconds"]["T1 features"] = round(time.process_time() - begin, 1)
-    full, learned = (64,), [name for name in block.tensors if not name.endswith(("mean", "var", "tracked"))]
+    learned = [name for name in block.tensors if not name.endswith(("mean", "var", "tracked"))]
     summed = {"block.conv1.weight", "block.conv2.weight", "linear.weight"}
     images, labels = block.features["train"]
     calibration = images[:2000].float()
@@ -290,7 +290,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", default="all", help="t1, t2, t3, forms, speed or all")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=3000, help="of the function, T2")
+    parser.add_argument("--steps", type=int, default=1200, help="of the function, T2")
     parser.add_argument("--rate", type=float, default=4e-3)
     parser.add_argument("--out", type=Path, default=RESULTS / "neumeta.json")
     options = parser.parse_args()
@@ -301,9 +301,9 @@ def main() -> None:
     if options.part in ("t2", "all"):
         whole(results, options.seed, options.steps, options.rate)
     if options.part in ("t1", "all"):
-        last_block(results, options.seed, 2000, 2e-3)
+        last_block(results, options.seed, 800, 2e-3)
     if options.part in ("t3", "all"):
-        digits(results, options.seed, options.steps, 3e-3)
+        digits(results, options.seed, 16_000, 3e-3)
 
 
 if __name__ == "__main__":

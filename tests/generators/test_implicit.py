@@ -88,9 +88,7 @@ def test_noise_moves_positions_only():
     architecture, module = network(CNN)
     function = function_of(architecture, module.state_dict(), ImplicitConfig("nested", hidden=16))
     plain = residual(function, function.full)
-    one, same, other = (
-        residual(function, function.full, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
-    )
+    one, same, other = (residual(function, function.full, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     for name, tensor in plain.items():
         assert torch.equal(one[name], same[name])
         assert not torch.equal(one[name], other[name])

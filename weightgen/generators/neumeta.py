@@ -69,7 +69,7 @@ def function_of(architecture: Architecture, tensors: Mapping[str, Tensor], confi
 
 
 def by_importance(tensors: Mapping[str, Tensor], graph: AxisGraph) -> dict[str, Tensor]:
-    """Units in falling order of their size in all tensors, each tensor's mean taken as 1: what matters most is first."""
+    """Units in falling order of their size in all tensors, of each its share of the mean: what matters most first."""
     out = dict(tensors)
     for group in graph.groups:
         told = [member for member in group.members if not member.tensor.endswith((*STATISTICS, ".bias"))]
@@ -280,7 +280,7 @@ class NeuMeta:
         }
 
     def _size_in(self, shapes: Mapping[str, tuple[int, ...]], number: int, sizes: Sizes) -> int:
-        """A group's size in tensors of these shapes, if the groups beside it along its shortest axis have `sizes`; or 0."""
+        """A group's size in these shapes, if the groups beside it along its shortest axis have `sizes`; or 0."""
         graph, group = self.function.graph, self.function.graph.groups[number]
         beside: dict[tuple[str, int], int] = {}
         for other, one in enumerate(graph.groups):

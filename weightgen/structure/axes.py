@@ -97,7 +97,7 @@ class AxisGraph:
     shapes: Mapping[str, tuple[int, ...]]
 
     def to_json(self) -> dict[str, Any]:
-        """The groups and shapes as JSON values, so that they need not be traced again; why axes are fixed is left out."""
+        """The groups and shapes as JSON values; why axes are fixed is left out."""
         groups = [
             {
                 "size": group.size,
