@@ -8,6 +8,7 @@ prints the committed results. A new method is one more entry of `ROWS`.
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -114,25 +115,27 @@ class Entry:
 
 
 ROWS: dict[str, Entry] = {
+    "select + recalibrated": Entry(partial(morphed, method="select")),
+    "L1 + recalibrated": Entry(partial(morphed, method="l1")),
+    "Taylor + recalibrated": Entry(partial(morphed, method="taylor")),
+    "L1 + repaired + recalibrated": Entry(partial(morphed, method="l1", repair=True)),
+    "group norm + repaired + recalibrated": Entry(partial(morphed, method="group-norm", repair=True)),
+    "Taylor + repaired + recalibrated": Entry(partial(morphed, method="taylor", repair=True), 3),
+    "L1 + norms measured anew": Entry(partial(morphed, method="l1", recalibrate="absolute")),
+    "group norm + recalibrated": Entry(partial(morphed, method="group-norm")),
+    "random + recalibrated": Entry(partial(morphed, method="random"), 3),
+    "slice + recalibrated": Entry(partial(morphed, method="slice")),
     "random": Entry(partial(morphed, method="random", recalibrate="none"), 3),
     "slice": Entry(partial(morphed, method="slice", recalibrate="none")),
     "select": Entry(partial(morphed, method="select", recalibrate="none")),
     "L1": Entry(partial(morphed, method="l1", recalibrate="none")),
     "group norm": Entry(partial(morphed, method="group-norm", recalibrate="none")),
     "Taylor": Entry(partial(morphed, method="taylor", recalibrate="none")),
-    "random + recalibrated": Entry(partial(morphed, method="random"), 3),
-    "slice + recalibrated": Entry(partial(morphed, method="slice")),
-    "select + recalibrated": Entry(partial(morphed, method="select")),
-    "L1 + recalibrated": Entry(partial(morphed, method="l1")),
-    "group norm + recalibrated": Entry(partial(morphed, method="group-norm")),
-    "Taylor + recalibrated": Entry(partial(morphed, method="taylor"), 3),
-    "L1 + repaired + recalibrated": Entry(partial(morphed, method="l1", repair=True)),
-    "group norm + repaired + recalibrated": Entry(partial(morphed, method="group-norm", repair=True)),
-    "Taylor + repaired + recalibrated": Entry(partial(morphed, method="taylor", repair=True), 3),
     f"Taylor + repaired + recalibrated + {STEPS} steps": Entry(
         partial(morphed, method="taylor", repair=True, steps=STEPS)
     ),
 }
+"""In the order in which they are measured."""
 
 
 def main() -> None:
@@ -162,24 +165,23 @@ def run(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
         write(result, arguments.out)
     for table in [arguments.part] if arguments.part else WIDTHS:
         for name in arguments.row or ROWS:
-            for width in WIDTHS[table]:
-                for seed in range(ROWS[name].seeds):
-                    key = {"table": table, "row": name, "width": width, "seed": seed}
-                    if any({one: row[one] for one in key} == key for row in result["rows"]):
-                        continue
-                    if time.time() - start > 60 * arguments.minutes:
-                        return
-                    begun = time.process_time()
-                    made, more = ROWS[name].make(data, table, width, seed)
-                    seconds = round(time.process_time() - begun, 1)
-                    row = {
-                        **key, "architecture": str(made.architecture), "parameters": made.parameters,
-                        "macs": made.card.made_with.get("macs"), "accuracy": data.accuracy(made), "seconds": seconds,
-                        **more,
-                    }  # fmt: skip
-                    result["rows"].append(row)
-                    write(result, arguments.out)
-                    print(table, name, width, seed, f"{row['accuracy']:.4f}", f"{seconds} s", flush=True)
+            for seed, width in itertools.product(range(ROWS[name].seeds), WIDTHS[table]):
+                key = {"table": table, "row": name, "width": width, "seed": seed}
+                if any({one: row[one] for one in key} == key for row in result["rows"]):
+                    continue
+                if time.time() - start > 60 * arguments.minutes:
+                    return
+                begun = time.process_time()
+                made, more = ROWS[name].make(data, table, width, seed)
+                seconds = round(time.process_time() - begun, 1)
+                row = {
+                    **key, "architecture": str(made.architecture), "parameters": made.parameters,
+                    "macs": made.card.made_with.get("macs"), "accuracy": data.accuracy(made), "seconds": seconds,
+                    **more,
+                }  # fmt: skip
+                result["rows"].append(row)
+                write(result, arguments.out)
+                print(table, name, width, seed, f"{row['accuracy']:.4f}", f"{seconds} s", flush=True)
 
 
 def write(result: dict[str, Any], path: Path) -> None:

@@ -2,8 +2,8 @@
 
 Growth: networks made wider and deeper by Net2Net, in float32, and the largest change of a logit on 16 random inputs.
 ResNet-20 is the published one of `$WEIGHTGEN_DATA`; the others have random weights, and random norms, since those of a
-fresh network would hide errors. Speed: read a checkpoint of timm's resnet50, halve every width, estimate its norms, write
-it, in a process of its own, start and imports included. Writes results/resizing.json. Run it as
+fresh network would hide errors. Speed: read a checkpoint of timm's resnet50, halve every width, estimate its norms,
+write it, in a process of its own, start and imports included. Writes results/resizing.json. Run it as
 `scripts/benchmarks/resizing`; `--part growth` or `speed` runs one of them.
 """
 

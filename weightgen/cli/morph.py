@@ -34,7 +34,7 @@ def morph(
     ignore: Many = (),
     round_to: int = 1,
     repair: bool | None = None,
-    recalibrate: Literal["auto", "data", "synthetic", "none"] = "auto",
+    recalibrate: Literal["auto", "data", "absolute", "synthetic", "none"] = "auto",
     finetune_steps: int = 0,
     distil: bool = False,
     learning_rate: float = 1e-3,
@@ -76,7 +76,7 @@ def morph(
     repair
         Let the next layers make up for pruned units, by least squares.
     recalibrate
-        Measure batch norms on training data, or estimate them from noise; auto does the first if there is a task.
+        Set batch norms by the change that training data shows, or noise, or anew; auto takes data if there is a task.
     finetune_steps
         Training steps of batch 128 that follow.
     distil

@@ -85,9 +85,10 @@ def with_depth(architecture: Architecture, found: Sequence[Stage], depths: Seque
         option = _STACKS[base.family][1]
         widths: tuple[int, ...] = base.option(option)  # type: ignore[assignment]
         places = _places(found[0].blocks, depths[0])
-        changed: dict[str, tuple[int, ...]] = {option: tuple(widths[place or 0] for place in _filled(places))}
+        changed: dict[str, tuple[int, ...]] = {option: tuple(widths[place] for place in _filled(places))}
         if base.family == "weightgen/cnn":
-            before = base.option("strides") or (base.option("stride"),) * len(widths)  # type: ignore[operator]
+            stride: int = base.option("stride")  # type: ignore[assignment]
+            before: tuple[int, ...] = base.option("strides") or (stride,) * len(widths)  # type: ignore[assignment]
             changed["strides"] = tuple(1 if place is None else before[place] for place in places)
         return base.replace(**changed)
     option = depth_option(base.on_meta(), base.family)

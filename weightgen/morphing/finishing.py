@@ -20,8 +20,8 @@ class Finishing:
     """What is done with a network of a new size.
 
     Args:
-        recalibrate: `data` measures batch norms on training images, `synthetic` estimates their change on noise, None
-            leaves them.
+        recalibrate: `data` sets batch norms by the change that training images show, `absolute` to what they are on
+            these, `synthetic` by the change that noise shows, None leaves them.
         images: so many training images, or images of noise, are looked at for that.
         steps: training steps; 0 for none.
         distil: learn the answers of the network it was made from, in place of the labels.
@@ -30,7 +30,7 @@ class Finishing:
     """
 
     recalibrate: str | None = None
-    images: int = 2000
+    images: int = 1000
     steps: int = 0
     distil: bool = False
     batch: int = 128

@@ -134,7 +134,9 @@ def morph(
         ignore: layers whose units stay as they are, names or patterns.
         round_to: sizes are multiples of this.
         repair: whether the next layers make up for pruned units; for `prune` with a task if left out.
-        recalibrate: `data`, `synthetic` or None; `auto` is the first with a task, else the second.
+        recalibrate: `data` sets norms by the change that training images show, `absolute` to what they are on these
+            images, `synthetic` by the change that noise shows, None leaves them; `auto` is `data` with a task, else
+            `synthetic`.
         finetune_steps: training steps that follow.
         distil: learn the answers of the old network in them.
         measure: whether the old and the new network are measured on the task's test split.
@@ -283,7 +285,7 @@ class _Work:
             )
 
     def _recalibrate(self, finishing: Finishing, example: Tensor) -> None:
-        data = finishing.recalibrate == "data" and self.task is not None
+        data = finishing.recalibrate in ("data", "absolute") and self.task is not None
         if data:
             images = training_images(self.task, finishing.images, self.seed)  # type: ignore[arg-type]
         elif self.moved is not None and not self.dropped and example.is_floating_point():
@@ -292,11 +294,11 @@ class _Work:
         else:
             self.notes.append("no task was named: norms could not be measured")
             return
-        if self.moved is None or self.dropped:
+        if self.moved is None or self.dropped or finishing.recalibrate == "absolute":
             recalibrate(self.module, images)
         else:
             recalibrate_by_change(self.module, self.wide, self.moved, images)
-        self.recalibrated = "data" if data else "synthetic"
+        self.recalibrated = finishing.recalibrate if data else "synthetic"
 
     def _check_exact(self, examples: Sequence[Tensor]) -> None:
         inputs = [
@@ -382,9 +384,9 @@ def _check_known(checkpoint: Checkpoint) -> None:
 def _recalibration(wanted: str | None, task: Task | None) -> str | None:
     if wanted == "auto":
         return "data" if task is not None else "synthetic"
-    if wanted not in (None, "none", "data", "synthetic"):
-        raise ArchitectureError("no such recalibration", got=wanted, expected="data, synthetic or none")
-    if wanted == "data" and task is None:
+    if wanted not in (None, "none", "data", "absolute", "synthetic"):
+        raise ArchitectureError("no such recalibration", got=wanted, expected="data, absolute, synthetic or none")
+    if wanted in ("data", "absolute") and task is None:
         raise ArchitectureError("norms can be measured on data only with a task", remedy="name it with --task")
     return None if wanted == "none" else wanted
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from weightgen.errors import ArchitectureError
 from weightgen.generators.resizing import Source, methods
-from weightgen.generators.resizing.pruning import unit_values
+from weightgen.generators.resizing.values import unit_values
 from weightgen.structure import AxisGraph, Member
 from weightgen.structure.tracing import trace_axes
 from weightgen.tasks import Task, get_task

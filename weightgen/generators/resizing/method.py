@@ -41,7 +41,7 @@ class Source:
     module: nn.Module
     graph: AxisGraph
     task: Task | None = None
-    examples: int = 2000
+    examples: int = 1000
     repair: bool = False
     coupled: tuple[tuple[int, ...], ...] = ()
     seed: int = 0
@@ -120,6 +120,7 @@ def by_selection(choose: Callable[[Source, Sizes], Selections]) -> Callable[[Sou
     """A method that keeps some units of each group as they are, from the function that chooses them."""
 
     def resize(source: Source, sizes: Sizes) -> Resized:
+        # The repair knows what a Source is, which is told here.
         from weightgen.generators.resizing.repair import repaired
 
         found = gathers(source.graph, choose(source, sizes))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from weightgen.generators.resizing.method import Method, Sizes, Source, by_selection, register
+from weightgen.generators.resizing.values import unit_values
 from weightgen.structure.axes import AxisGroup, Member
 from weightgen.structure.reading import reads, writes
 from weightgen.structure.resizing import Selections
@@ -25,15 +26,6 @@ BATCH = 64
 
 Importance = Callable[[Source, Sizes], Mapping[int, Tensor]]
 """Gives for each group that changes how much its units matter, `[units]`."""
-
-
-def unit_values(tensor: Tensor, member: Member, size: int) -> Tensor:
-    """What each unit has in one member, `[units, values]`."""
-    if member.within is not None:
-        axis, start, stop = member.within
-        tensor = tensor.narrow(axis, start, stop - start)
-    places = torch.from_numpy(member.indices(size))
-    return tensor.movedim(member.axis, 0)[places].flatten(1)
 
 
 def most_important(importance: Importance) -> Callable[[Source, Sizes], Selections]:

@@ -8,13 +8,16 @@ data from the weights that make the inputs, as if their own inputs were white: t
 reconstruction of https://arxiv.org/abs/1707.06168, but for all layers at once and without choosing channels by it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from weightgen.generators.resizing.method import Source
+from weightgen.generators.resizing.values import unit_values
+from weightgen.structure.axes import AxisGroup
 from weightgen.structure.reading import reading_axis, writes
 from weightgen.structure.resizing import Gather
 
@@ -70,22 +73,19 @@ def _from_images(source: Source, layers: Mapping[str, int]) -> dict[str, Tensor]
     images, _ = source.batch
     moments: dict[str, Tensor] = {}
 
-    def look(name: str, inputs: Tensor) -> None:
-        values = (
-            inputs
-            if isinstance(source.module.get_submodule(name), nn.Linear) or layers[name] == 0
-            else inputs.flatten(2).mT
-        )
-        if values.dim() > 2:
-            places = torch.linspace(0, values.shape[-2] - 1, min(PLACES, values.shape[-2])).long()
-            values = values[..., places, :]
-        values = values.flatten(0, -2)
-        moments[name] = moments.get(name, 0.0) + values.mT @ values
+    def look(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def add(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
+            # Convolutions have their channels on the second axis, linear layers on the last.
+            values = given[0].flatten(2).mT if isinstance(layer, _ConvNd) else given[0]
+            if values.dim() > 2:
+                places = torch.linspace(0, values.shape[-2] - 1, min(PLACES, values.shape[-2])).long()
+                values = values[..., places, :]
+            values = values.flatten(0, -2)
+            moments[name] = moments.get(name, torch.zeros(())) + values.mT @ values
 
-    handles = [
-        source.module.get_submodule(name).register_forward_pre_hook(lambda _, given, name=name: look(name, given[0]))
-        for name in layers
-    ]
+        return add
+
+    handles = [source.module.get_submodule(name).register_forward_pre_hook(look(name)) for name in layers]
     try:
         for batch in images.split(BATCH):
             source.module(batch)
@@ -118,14 +118,13 @@ def _from_weights(source: Source, layers: Mapping[str, int]) -> dict[str, Tensor
     return moments
 
 
-def _kernel(source: Source, group: object) -> Tensor | None:
+def _kernel(source: Source, group: AxisGroup) -> Tensor | None:
     """E[relu(a) relu(b)] of a group's units from the rows that make them, `[units, units]`; None without any."""
-    from weightgen.generators.resizing.pruning import unit_values
-
-    members = [
-        one for one in group.members if one.tensor.endswith("weight") and writes(source.module, one.tensor, one.axis)
-    ]  # type: ignore[attr-defined]
-    rows = [unit_values(source.tensors[one.tensor].float(), one, group.size) for one in members]  # type: ignore[attr-defined]
+    rows = [
+        unit_values(source.tensors[one.tensor].float(), one, group.size)
+        for one in group.members
+        if one.tensor.endswith("weight") and writes(source.module, one.tensor, one.axis)
+    ]
     if not rows:
         return None
     joined = torch.cat(rows, 1)
