@@ -11,6 +11,7 @@ results/neumeta.json after every row, and goes on from what it finds there.
 
 import argparse
 import json
+import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -25,9 +26,10 @@ from torch.nn import functional
 from weightgen.architecture import Architecture
 from weightgen.checkpoint import Checkpoint
 from weightgen.generators.implicit import ImplicitConfig, ImplicitWeights
-from weightgen.generators.neumeta import NeuMeta
+from weightgen.generators.neumeta import NeuMeta, function_of
 from weightgen.generators.neumeta_recipes import fit
-from weightgen.generators.neumeta_training import NeuMetaTraining, fit_function
+from weightgen.generators.neumeta_training import STATISTICS, NeuMetaTraining, fit_function
+from weightgen.structure.ordering import smooth
 from weightgen.structure.permutation import permuted
 from weightgen.tasks import Task, get_task
 from weightgen.tasks.evaluation import predictions
@@ -286,9 +288,80 @@ OURS = ImplicitConfig("nested", 64)
 """The form that is best on validation images, see `forms`."""
 
 
+def speed(results: Results) -> None:
+    """Seconds for all weights of ResNet-20: at a width that is new, again, and for the smooth order."""
+    if results.has(table="speed"):
+        return
+    torch.set_num_threads(2)
+    architecture = Architecture.parse("weightgen/resnet")
+    network = architecture.build().state_dict()
+    generator = NeuMeta(function_of(architecture, network, OURS), architecture, "cifar10", (0.5, 1.0))
+    rows = []
+    for what in ("sampled, new width", "sampled, width seen before"):
+        taken = []
+        for width in [0.25 + 0.03 * index for index in range(26)]:
+            begin = time.perf_counter()
+            generator.tensors(generator.sizes(width))
+            taken.append(time.perf_counter() - begin)
+        rows.append({"what": what, "seconds": statistics.median(taken), "least": min(taken), "most": max(taken)})
+    groups, taken = architecture.axes().groups, []
+    for _ in range(5):
+        begin = time.perf_counter()
+        smooth(network, groups, STATISTICS)
+        taken.append(time.perf_counter() - begin)
+    rows.append({"what": "smoothed", "seconds": statistics.median(taken), "least": min(taken), "most": max(taken)})
+    results.add([{"table": "speed", **row} for row in rows], "speed", sum(taken))
+
+
+def lines(content: dict[str, Any], table: str) -> list[str]:
+    """A table as text, a column a size; the mean over seeds."""
+    rows = [row for row in content["rows"] if row["table"] == table]
+    shown = "validation" if table == "forms" else "accuracy"
+    sizes = list(dict.fromkeys(row["size"] for row in rows))
+    found = [f"| {table}: {shown}, % | {' | '.join(map(str, sizes))} |", "|---" * (len(sizes) + 1) + "|"]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        cells = []
+        for size in sizes:
+            values = [100 * row[shown] for row in rows if (row["method"], row["size"]) == (method, size)]
+            cells.append(f"{statistics.mean(values):.1f}" if values else "–")
+        found.append(f"| {method} | {' | '.join(cells)} |")
+    return found
+
+
+def plot(content: dict[str, Any], path: Path) -> None:
+    """T1 and T2 over true parameters of the whole network, T3 over the hidden width."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    tables = {
+        "T1": ("parameters", "ResNet-20, width of the last block"), "T2": ("parameters", "ResNet-20, all widths"),
+        "T3": ("size", "CNN on MNIST, all hidden widths"),
+    }  # fmt: skip
+    figure, axes = pyplot.subplots(1, 3, figsize=(13, 4), layout="constrained")
+    for axis, (table, (along, title)) in zip(axes, tables.items(), strict=True):
+        rows = [row for row in content["rows"] if row["table"] == table and row["seed"] == 0]
+        for method in dict.fromkeys(row["method"] for row in rows):
+            points = sorted((row[along], 100 * row["accuracy"]) for row in rows if row["method"] == method)
+            ours = method == "NeuMeta"
+            axis.plot(*zip(*points, strict=True), marker="o", markersize=3, linewidth=2 if ours else 1, label=method,
+                      color="black" if ours else None)  # fmt: skip
+        if table == "T3":
+            axis.axvspan(8, 32, color="black", alpha=0.08, linewidth=0, label="trained")
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("hidden width" if table == "T3" else "parameters of the whole network")
+        axis.grid(linewidth=0.3)
+        if rows:
+            axis.legend(fontsize=7, frameon=False)
+    axes[0].set_ylabel("test accuracy, %")
+    figure.savefig(path, dpi=150, metadata={"Software": None})
+    pyplot.close(figure)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", default="all", help="t1, t2, t3, forms, speed or all")
+    parser.add_argument("--part", default="all", help="t1, t2, t3, forms, speed, all, or plot for what is there")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=1200, help="of the function, T2")
     parser.add_argument("--rate", type=float, default=4e-3)
@@ -296,6 +369,7 @@ def main() -> None:
     options = parser.parse_args()
     results = Results(options.out)
     STATES.mkdir(exist_ok=True)
+    torch.set_num_threads(1)
     if options.part in ("forms", "all"):
         forms(results, 150)
     if options.part in ("t2", "all"):
@@ -304,6 +378,11 @@ def main() -> None:
         last_block(results, options.seed, 800, 2e-3)
     if options.part in ("t3", "all"):
         digits(results, options.seed, 16_000, 3e-3)
+    if options.part in ("speed", "all"):
+        speed(results)
+    plot(results.content, options.out.with_suffix(".png"))
+    for table in ("T1", "T2", "T3", "forms"):
+        print("\n".join(lines(results.content, table)))
 
 
 if __name__ == "__main__":
