@@ -13,6 +13,8 @@ from weightgen.structure.axes import AxisGraph, AxisGroup, Member
 from weightgen.tasks import Task
 
 BATCH = 500
+IMAGES = {"train": 15_000, "validation": 2_500, "test": None}
+"""Of so many images of each split features are computed, of all if none is given."""
 NAMES = {"block": "layer3.2", "linear": "linear"}
 """Names of the parts as they are here → as they are in the network."""
 
@@ -55,10 +57,10 @@ class LastBlock:
                 layer3=network.layer3[:2],
             )
         )  # fmt: skip
-        features = {
-            split: (_run(first, task.split(split)[0]), task.split(split)[1])
-            for split in ("train", "validation", "test")
-        }
+        features = {}
+        for split, most in IMAGES.items():
+            images, labels = (part[:most] for part in task.split(split))
+            features[split] = _run(first, images), labels
         return cls(tensors, graph, features, sum(parameter.numel() for parameter in first.parameters()))
 
     @staticmethod

@@ -375,7 +375,7 @@ def main() -> None:
     if options.part in ("t2", "all"):
         whole(results, options.seed, options.steps, options.rate)
     if options.part in ("t1", "all"):
-        last_block(results, options.seed, 800, 2e-3)
+        last_block(results, options.seed, 600, 2e-3)
     if options.part in ("t3", "all"):
         digits(results, options.seed, 16_000, 3e-3)
     if options.part in ("speed", "all"):
