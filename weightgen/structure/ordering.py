@@ -19,11 +19,14 @@ from weightgen.structure.permutation import permuted
 Array = numpy.ndarray
 
 STARTS = 8
-"""Paths of nearest neighbours that are improved; the shortest is kept."""
+"""Paths of nearest neighbours that are improved; the shortest is kept. Of a large group it is one."""
+LARGE = 128
+"""Units from which on a group is large: a path of nearest neighbours is then begun at few of them."""
 LONGEST_SEGMENT = 3
 """Neighbouring units that Or-opt moves at once."""
-MOVES = 4
-"""Most improvements of one path, times its units: large groups end before no move is left."""
+MOVES, EFFORT = 4, 400_000_000
+"""Most improvements of one path: so many times its units, and over all so many moves looked at. Very large groups end
+before no move is left."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,8 @@ def path_length(distance: Array, order: Array) -> float:
 def shortest_path(distance: Array) -> Array:
     """A short open path through all units, int64 `[units]`; `distance` float `[units, units]`, symmetric.
 
-    Of paths of nearest neighbours from every unit the `STARTS` shortest are improved until neither reversing a part
-    (2-opt) nor moving up to `LONGEST_SEGMENT` neighbours elsewhere (Or-opt) makes them shorter.
+    Of paths of nearest neighbours from every unit (from `STARTS` of a large group) the shortest are improved until
+    neither reversing a part (2-opt) nor moving up to `LONGEST_SEGMENT` neighbours elsewhere (Or-opt) shortens them.
     """
     size = len(distance)
     if size < 3:
@@ -104,20 +107,21 @@ def shortest_path(distance: Array) -> Array:
     # A unit that is nowhere, as near to all others, stands before the first and behind the last: the path is open.
     padded = numpy.zeros((size + 1, size + 1))
     padded[:size, :size] = distance
-    paths = _nearest_neighbours(numpy.asarray(distance, dtype=numpy.float64))
+    starts = numpy.arange(size) if size < LARGE else numpy.linspace(0, size - 1, STARTS).astype(numpy.int64)
+    paths = _nearest_neighbours(numpy.asarray(distance, dtype=numpy.float64), starts)
     lengths = distance[paths[:, :-1], paths[:, 1:]].sum(1)
-    improved = [_improved(padded, paths[start]) for start in numpy.argsort(lengths, kind="stable")[:STARTS]]
+    best = numpy.argsort(lengths, kind="stable")[: STARTS if size < LARGE else 1]
+    improved = [_improved(padded, paths[start]) for start in best]
     return min(improved, key=lambda path: path_length(distance, path))
 
 
-def _nearest_neighbours(distance: Array) -> Array:
-    """int64 `[starts, units]`: from each unit always on to the nearest that was not yet visited, all starts at once."""
-    size = len(distance)
-    rows = numpy.arange(size)
-    paths = numpy.empty((size, size), dtype=numpy.int64)
-    paths[:, 0] = rows
-    open_ = numpy.ones((size, size), dtype=bool)
-    open_[rows, rows] = False
+def _nearest_neighbours(distance: Array, starts: Array) -> Array:
+    """int64 `[starts, units]`: always on to the nearest unit that was not yet visited, from all starts at once."""
+    size, rows = len(distance), numpy.arange(len(starts))
+    paths = numpy.empty((len(starts), size), dtype=numpy.int64)
+    paths[:, 0] = starts
+    open_ = numpy.ones((len(starts), size), dtype=bool)
+    open_[rows, starts] = False
     for place in range(1, size):
         paths[:, place] = numpy.where(open_, distance[paths[:, place - 1]], numpy.inf).argmin(1)
         open_[rows, paths[:, place]] = False
@@ -126,7 +130,7 @@ def _nearest_neighbours(distance: Array) -> Array:
 
 def _improved(distance: Array, path: Array) -> Array:
     """The path after the best of all moves, again and again; `distance` has the unit that is nowhere at its end."""
-    for _ in range(MOVES * len(path)):
+    for _ in range(min(MOVES * len(path), EFFORT // len(path) ** 2)):
         candidates = [_best_reversal(distance, path)]
         candidates += [
             _best_shift(distance, path, length) for length in range(1, min(LONGEST_SEGMENT, len(path) - 1) + 1)
