@@ -42,7 +42,7 @@ def test_points_on_a_line_are_put_in_a_row():
 
 
 @pytest.mark.parametrize(
-    "recipe", ["weightgen/resnet?width=4&blocks=1,2", "weightgen/cnn", "timm/test_vit"]
+    "recipe", ["weightgen/resnet?width=4&blocks=1,2", "weightgen/cnn", "weightgen/mlp?hidden=9,7"]
 )
 def test_smoothing_shortens_and_changes_no_answer(recipe):
     torch.manual_seed(0)
