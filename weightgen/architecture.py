@@ -242,7 +242,7 @@ class Architecture:
                 return libraries.build(self.family, dict(self.options))
             family = families[self.family]
             return family.build(**{**family.defaults, **dict(self.options)})
-        except (TypeError, ValueError, RuntimeError, KeyError) as error:
+        except (TypeError, ValueError, RuntimeError, KeyError, AssertionError) as error:
             raise ArchitectureError("cannot build the architecture", where=f"'{self}'", got=str(error)) from error
 
     def on_meta(self) -> "nn.Module":

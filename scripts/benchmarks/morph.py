@@ -235,10 +235,8 @@ def plot(result: dict[str, Any], path: Path) -> None:
         axis.set_title(titles[table], fontsize=10)
         axis.grid(linewidth=0.3)
     axes[0].set_ylabel("test accuracy, %")
-    handles, labels = axes[1].get_legend_handles_labels()
-    if not handles:
-        handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
+    drawn = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(drawn.values(), drawn.keys(), loc="outside right center", frameon=False, fontsize=8)
     figure.savefig(path, dpi=180)
 
 

@@ -44,6 +44,7 @@ def fill(text: str) -> str:
         "control": control(starter),
         "speed": seconds(speed),
         "structure": structure(*(json.loads((RESULTS / f"{name}.json").read_text()) for name in ("axes", "layouts"))),
+        "growth": growth(json.loads((RESULTS / "resizing.json").read_text())),
         "kernels": kernels(json.loads((RESULTS / "kernels.json").read_text())),
         "foreign": foreign(
             *(json.loads((RESULTS / f"{name}.json").read_text()) for name in ("foreign_zoos", "fuzz", "lineage"))
@@ -54,6 +55,20 @@ def fill(text: str) -> str:
         block = "\n".join([f"<!-- figures:{name} -->", *lines, "<!-- end -->"])
         text = re.sub(rf"<!-- figures:{name} -->.*?<!-- end -->", lambda _, block=block: block, text, flags=re.DOTALL)
     return text
+
+
+def growth(result: dict[str, Any]) -> list[str]:
+    rows = result["growth"]
+    changes = list(dict.fromkeys(row["change"] for row in rows))
+    found = {(row["network"], row["change"]): row for row in rows}
+    lines = [f"| | {' | '.join(changes)} |", "|---" * (len(changes) + 1) + "|"]
+    for name in dict.fromkeys(row["network"] for row in rows):
+        cells = [
+            f"{found[name, change]['largest_change_of_a_logit']:.1e}" + ("*" if found[name, change]["notes"] else "")
+            for change in changes
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return [*lines, "", "\\* but for the residual stream: a layer norm over it is exact for whole multiples only."]
 
 
 def table(result: dict[str, Any]) -> list[str]:

@@ -202,4 +202,5 @@ def _print(made: "Morph", path: Path) -> None:
 
     after = {"parameters": made.checkpoint.parameters, "macs": made.macs}
     rows = [row("before", made.before, made.before["metrics"]), row("after", after, made.metrics)]
-    table(f"{path}: {made.checkpoint.architecture}, by {made.method}", ["", "parameters", "MACs", "accuracy"], rows)
+    print(f"{path}: {made.checkpoint.architecture}, by {made.method}")
+    table("", ["", "parameters", "MACs", "accuracy"], rows)

@@ -179,7 +179,7 @@ def morph(
         metrics=tuple(Metric(key, value, "test", found.digest) for key, value in after.items()) if found else (),
     )  # fmt: skip
     made = Checkpoint(work.architecture, _like_kinds(work.module.state_dict(), checkpoint), card)
-    return Morph(made, name, done["macs"], old, after, tuple(work.notes), fixed_axes(work.architecture.axes()))
+    return Morph(made, name, done["macs"], old, after, tuple(work.notes), fixed_axes(sizing.graph))
 
 
 def _generated(generator: NeuMeta, target: Target, ignore: Sequence[str], round_to: int, task: Task | None) -> Morph:
@@ -289,7 +289,7 @@ class _Work:
         if data:
             images = training_images(self.task, finishing.images, self.seed)  # type: ignore[arg-type]
         elif self.moved is not None and not self.dropped and example.is_floating_point():
-            images = noise_like(example, max(32, min(256, finishing.images * 1024 // example.numel())), self.seed)
+            images = noise_like(example, max(16, min(256, finishing.images * 1024 // example.numel())), self.seed)
             self.notes.append("no task was named: norms were estimated on noise, not measured on data")
         else:
             self.notes.append("no task was named: norms could not be measured")
