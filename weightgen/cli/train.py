@@ -105,8 +105,9 @@ def neumeta(
     widths: tuple[float, float] = (0.5, 1.0),
     learning_rate: float = 3e-3,
     positions: Literal["nested", "spread"] = "nested",
-    hidden: int = 0,
+    hidden: int = 64,
     distillation: float = 0.0,
+    scatter: float = 0.0,
     seed: int = 0,
     force: bool = False,
 ) -> None:
@@ -134,6 +135,8 @@ def neumeta(
         Width of the perceptron that adds to the grid; 0 for none.
     distillation
         Weight of the checkpoint's own answers, from 0 to 1, against the labels.
+    scatter
+        Share of steps that make narrower networks than were trained hold, such as 0.15.
     seed
         Of everything random.
     force
@@ -143,5 +146,5 @@ def neumeta(
 
     with progress("neumeta") as update:
         options = {"widths": widths, "positions": positions, "hidden": hidden, "distillation": distillation}
-        chosen = {"steps": steps, "learning_rate": learning_rate, "seed": seed, "force": force}
+        chosen = {"steps": steps, "scatter": scatter, "learning_rate": learning_rate, "seed": seed, "force": force}
         print(make_neumeta(checkpoint, task, out, progress=update, **options, **chosen))

@@ -96,8 +96,9 @@ def make_neumeta(
     learning_rate: float = 3e-3,
     batch: int = 64,
     positions: str = "nested",
-    hidden: int = 0,
+    hidden: int = 64,
     distillation: float = 0.0,
+    scatter: float = 0.0,
     seed: int = 0,
     force: bool = False,
     progress: Progress | None = None,
@@ -118,7 +119,13 @@ def make_neumeta(
         )
     loop = LoopConfig(steps, learning_rate, warmup=min(100, steps // 10), save_every=max(1, min(200, steps // 4)))
     training = NeuMetaTraining(
-        loop, batch, *widths, distillation=distillation, flip=get_task(task).input[0] == 3, autocast=_is_fast_in_half()
+        loop,
+        batch,
+        *widths,
+        distillation=distillation,
+        scatter=scatter,
+        flip=get_task(task).input[0] == 3,
+        autocast=_is_fast_in_half(),
     )
     source = Checkpoint.load(checkpoint)
     generator = fit(
