@@ -8,6 +8,7 @@ import pytest
 from weightgen.generators.hypernetwork_recipes import make_hypernetwork
 from weightgen.generators.igpg import IGPG, PriorConfig, Sampling
 from weightgen.generators.igpg_training import IGPGTraining, train_igpg
+from weightgen.generators.neumeta_recipes import make_neumeta
 from weightgen.instructions.encoder import InstructionEncoder, InstructionEncoderConfig
 from weightgen.instructions.templates import sentences
 from weightgen.tokenizers import BehaviouralTokenizer, Cell
@@ -68,6 +69,21 @@ class Pico:
             recipe = self.root / f"{out.name}.toml"
             recipe.write_text(HYPERNETWORK.format(architecture=architecture))
             make_hypernetwork(recipe, out)
+        return str(out)
+
+    def network(self, architecture: str) -> Path:
+        """The file of a trained network for digits."""
+        path = self.root / f"{'mlp' if 'mlp' in architecture else 'cnn'}.safetensors"
+        if not path.exists():
+            next(row for row in self.zoo.query("task = 'digits'") if row.architecture == architecture).load().save(path)
+        return path
+
+    def neumeta(self, architecture: str) -> str:
+        """The folder of a NeuMeta generator for an architecture, made when it is first asked for."""
+        path = self.network(architecture)
+        out = self.root / f"neumeta/{path.stem}"
+        if not out.exists():
+            make_neumeta(path, "digits", out, steps=60, hidden=8, widths=(0.5, 1.0))
         return str(out)
 
     def files(self, kind: str) -> dict[str, bytes]:

@@ -292,20 +292,21 @@ class Architecture:
             return self, ()
         return Architecture(self.family, tuple(options.items())), sizes  # type: ignore[return-value]
 
-    def resized(self, sizes: "Mapping[int, int]") -> "Architecture":
+    def resized(self, sizes: "Mapping[int, int]", graph: "AxisGraph | None" = None) -> "Architecture":
         """The Architecture of the network with other sizes of its axis groups.
 
         The family's own options are used where they can say it, else `group_sizes`.
 
         Args:
             sizes: number of the group in `axes().groups` → new size, of the groups that change; kin all alike.
+            graph: `axes()` if it is known already, so that nothing is traced.
 
         Raises:
             ArchitectureError: for a size below 1, kin of different sizes, or a network that cannot be traced.
         """
         from weightgen.sizes.groups import resized_recipe
 
-        return resized_recipe(self, sizes)
+        return resized_recipe(self, sizes, graph)
 
     def example_inputs(self) -> tuple["Tensor", ...]:
         """Arguments of the network's forward, of the right shapes, all zeros: one image.

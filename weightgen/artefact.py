@@ -65,6 +65,15 @@ def read_kind(folder: Path | str) -> str:
         raise CorruptFileError("the config cannot be read", where=path, remedy="fetch it again") from error
 
 
+def is_artefact(folder: Path | str, kind: str) -> bool:
+    """Whether a folder says of itself that it holds an artefact of this kind; nothing else of it is read."""
+    try:
+        config = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(config, dict) and config.get("kind") == kind
+
+
 def push_to_hub(folder: Path | str, repository: str, **options: Any) -> str:
     """Uploads the folder of an artefact to the Hugging Face hub and returns the address of the commit."""
     from huggingface_hub import HfApi

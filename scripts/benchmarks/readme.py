@@ -58,6 +58,7 @@ def fill(text: str) -> str:
         ),
         "zoo": zoo(*(json.loads((RESULTS / f"{name}.json").read_text()) for name in ("zoo_scale", "kills"))),
         "hypernetwork": hypernetworks(),
+        "neumeta": neumeta(json.loads((RESULTS / "neumeta.json").read_text())),
     }
     for name, lines in blocks.items():
         block = "\n".join([f"<!-- figures:{name} -->", *lines, "<!-- end -->"])
@@ -270,6 +271,35 @@ def hypernetworks() -> list[str]:
 
 def _steps(rows: list[dict[str, Any]], name: str) -> str:
     return ", ".join(f"> {row['steps']:,}" if row[name] is None else f"{row[name]:,}" for row in rows)
+
+
+def neumeta(result: dict[str, Any]) -> list[str]:
+    """T1 and T2, test accuracy by the share of the full network's parameters; and T3 by hidden width."""
+    lines = []
+    for table, title in (("T1", "ResNet-20, inner width of the last block"), ("T2", "ResNet-20, all widths")):
+        rows = [row for row in result["rows"] if row["table"] == table]
+        sizes = sorted({row["parameters"] for row in rows}, reverse=True)
+        if rows:
+            shares = " | ".join(f"{100 * size / max(sizes):.0f} %" for size in sizes)
+            lines += [f"| {title}; share of its parameters | {shares} |", "|---" * (len(sizes) + 1) + "|"]
+        for method in dict.fromkeys(row["method"] for row in rows):
+            cells = []
+            for size in sizes:
+                found = [row["accuracy"] for row in rows if (row["method"], row["parameters"]) == (method, size)]
+                cells.append(f"{100 * sum(found) / len(found):.1f}" if found else "–")
+            lines.append(f"| {'**NeuMeta**' if method == 'NeuMeta' else method} | {' | '.join(cells)} |")
+        lines.append("")
+    rows = [row for row in result["rows"] if row["table"] == "T3"]
+    if rows:
+        sizes = list(dict.fromkeys(row["size"] for row in rows))
+        lines.append(f"| CNN on MNIST, all hidden widths | {' | '.join(map(str, sizes))} |")
+        lines.append("|---" * (len(sizes) + 1) + "|")
+        cells = []
+        for size in sizes:
+            found = [row["accuracy"] for row in rows if row["size"] == size]
+            cells.append(f"{100 * sum(found) / len(found):.1f}")
+        lines.append(f"| **NeuMeta**, trained at 8 to 32 | {' | '.join(cells)} |")
+    return lines
 
 
 if __name__ == "__main__":

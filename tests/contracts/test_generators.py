@@ -16,8 +16,8 @@ Sample = Callable[[int, int], list[Checkpoint]]
 
 def of_generator(pico, name: str, task: str, architecture: str) -> Sample:
     """Every registered generator must have a pico twin here, saved and loaded again."""
-    folders = {"igpg": pico.generator, "hypernetwork": pico.hypernetwork(architecture)}
-    loaded = generators[name].from_pretrained(folders[name])
+    folders = {"igpg": lambda _: pico.generator, "hypernetwork": pico.hypernetwork, "neumeta": pico.neumeta}
+    loaded = generators[name].from_pretrained(folders[name](architecture))
     assert isinstance(loaded, Generator)
     request = Request(f"a network for {task}", task, architecture)
     return lambda num, seed: loaded.sample(request, num, seed)
@@ -56,4 +56,4 @@ def test_promises(pico, make, name, architecture):
 
 
 def test_every_generator_is_in_the_table():
-    assert set(generators) == {"hypernetwork", "igpg"}
+    assert set(generators) == {"hypernetwork", "igpg", "neumeta"}

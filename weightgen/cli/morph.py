@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from weightgen.artefact import is_artefact
 from weightgen.cli.output import print_json, progress, table
 from weightgen.errors import OutputError, WeightgenError
 
 if TYPE_CHECKING:
     from weightgen.checkpoint import Checkpoint
+    from weightgen.generators.neumeta import NeuMeta
     from weightgen.morphing import Morph
 
 Many = Annotated[tuple[str, ...], Parameter(negative="")]
@@ -49,7 +51,8 @@ def morph(
     Parameters
     ----------
     checkpoint
-        A checkpoint file, or any file or folder of a known format that holds one network.
+        A checkpoint file, any file or folder of a known format that holds one network, or the folder of a generator
+        that `weightgen train neumeta` wrote: that writes any width in no time, and without data.
     width
         A factor for all layers, or NAME=FACTOR for the outputs of one (or of all that fit layer3.*), again for another.
     depth
@@ -118,8 +121,12 @@ def _target(checkpoint: str, out: Path | None, force: bool, task: str | None, re
     return target
 
 
-def _read(path: str, recipe: str | None) -> "Checkpoint":
-    """The one network of a file or folder, with a recipe that was named."""
+def _read(path: str, recipe: str | None) -> "Checkpoint | NeuMeta":
+    """The one network of a file or folder, with a recipe that was named; or a trained generator."""
+    if is_artefact(path, "neumeta"):
+        from weightgen.generators.neumeta import NeuMeta
+
+        return NeuMeta.from_pretrained(path)
     from weightgen.architecture import Architecture
     from weightgen.checkpoint import Checkpoint
     from weightgen.formats import read
@@ -172,11 +179,15 @@ def _tell(made: "Morph") -> None:
         print(f"note: not resized ({reason}): {', '.join(axes[:3])}{more}", file=sys.stderr)
 
 
-def _report(source: "Checkpoint", task: str | None, folder: Path | None) -> None:
+def _report(source: "Checkpoint | NeuMeta", task: str | None, folder: Path | None) -> None:
     if folder is None or task is None:
         return
+    from weightgen.checkpoint import Checkpoint
     from weightgen.morphing.report import report
     from weightgen.tasks import get_task
+
+    if not isinstance(source, Checkpoint):
+        source = source.network()
 
     with progress("report") as update:
         report(source, get_task(task), folder, progress=update)

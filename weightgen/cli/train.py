@@ -131,3 +131,58 @@ def hypernetwork(recipe: Path, *, out: Path, force: bool = False) -> None:
 
     with progress("hypernetwork") as update:
         print(make_hypernetwork(recipe, out, force=force, progress=update))
+
+
+@app.command
+def neumeta(
+    checkpoint: Path,
+    *,
+    task: str,
+    out: Path,
+    steps: int = 3000,
+    widths: tuple[float, float] = (0.5, 1.0),
+    learning_rate: float = 3e-3,
+    positions: Literal["nested", "spread"] = "nested",
+    hidden: int = 64,
+    distillation: float = 0.0,
+    scatter: float = 0.0,
+    seed: int = 0,
+    force: bool = False,
+) -> None:
+    """Train a function that writes a checkpoint's network at any width; a killed training goes on.
+
+    Example: weightgen train neumeta resnet20.safetensors --task cifar10 --out resnet20-any-width
+
+    Parameters
+    ----------
+    checkpoint
+        A checkpoint file, the network at its full size.
+    task
+        What the network is for.
+    out
+        The folder to write.
+    steps
+        Optimiser steps.
+    widths
+        The smallest and the largest factor of all widths that it is trained at.
+    learning_rate
+        The highest of the schedule.
+    positions
+        Whether a smaller network is the beginning of a larger one, or spread over it.
+    hidden
+        Width of the perceptron that adds to the grid; 0 for none.
+    distillation
+        Weight of the checkpoint's own answers, from 0 to 1, against the labels.
+    scatter
+        Share of steps that make narrower networks than were trained hold, such as 0.15.
+    seed
+        Of everything random.
+    force
+        Overwrite what is there.
+    """
+    from weightgen.generators.neumeta_recipes import make_neumeta
+
+    with progress("neumeta") as update:
+        options = {"widths": widths, "positions": positions, "hidden": hidden, "distillation": distillation}
+        chosen = {"steps": steps, "scatter": scatter, "learning_rate": learning_rate, "seed": seed, "force": force}
+        print(make_neumeta(checkpoint, task, out, progress=update, **options, **chosen))

@@ -13,6 +13,7 @@ import weightgen
 from weightgen.architecture import Architecture
 from weightgen.checkpoint import Checkpoint, Metric
 from weightgen.errors import ArchitectureError
+from weightgen.generators.neumeta import NeuMeta
 from weightgen.generators.resizing import Method, Source, methods
 from weightgen.morphing.counting import count_macs
 from weightgen.morphing.depths import deepened, logits, new_depths, stages
@@ -24,6 +25,7 @@ from weightgen.morphing.finishing import (
     recalibrate_by_change,
     training_images,
 )
+from weightgen.morphing.generated import generated, refuse
 from weightgen.morphing.widths import Sizing, Widths
 from weightgen.structure.resizing import Gather, resized_shapes
 from weightgen.tasks import Task, evaluate, get_task
@@ -99,7 +101,7 @@ class Morph:
 
 
 def morph(
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | NeuMeta,
     *,
     width: Widths | None = None,
     depth: float | None = None,
@@ -124,7 +126,8 @@ def morph(
     """A network in another size.
 
     Args:
-        checkpoint: the network; its architecture must be known.
+        checkpoint: the network; its architecture must be known. Or a generator, which writes the network of a size
+            ready to use, so that nothing but the size and `task`, `ignore` and `round_to` may be given.
         width, depth, params, macs, like: the size, see `Target`.
         method: the name of a method, or a Method; `prune` or `net2net` if left out, as it shrinks or grows.
         task: what it is for; without one nothing looks at data.
@@ -146,8 +149,11 @@ def morph(
         UnknownNameError: for a method, task or layer that there is not.
     """
     target = Target(width, depth, params, macs, like)
-    _check_known(checkpoint)
     found = get_task(task) if isinstance(task, str) else task
+    if isinstance(checkpoint, NeuMeta):
+        refuse({"method": method, "depth": depth, "finetune_steps": finetune_steps, "repair": repair})
+        return _generated(checkpoint, target, ignore, round_to, found if measure else None)
+    _check_known(checkpoint)
     before = _before(checkpoint, found, measure, before)
     work = _Work(checkpoint.architecture, checkpoint.state_dict(), checkpoint.build(), found, seed)
     work.change_depth(target)
@@ -174,6 +180,16 @@ def morph(
     )  # fmt: skip
     made = Checkpoint(work.architecture, _like_kinds(work.module.state_dict(), checkpoint), card)
     return Morph(made, name, done["macs"], old, after, tuple(work.notes), fixed_axes(sizing.graph))
+
+
+def _generated(generator: NeuMeta, target: Target, ignore: Sequence[str], round_to: int, task: Task | None) -> Morph:
+    made, before, after, notes = generated(
+        generator, lambda architecture, sizing: _sizes(architecture, sizing, target), _plain(target), ignore, round_to,
+        task,
+    )  # fmt: skip
+    whole = generator.architecture
+    old = {"parameters": whole.parameters, "macs": _macs(whole), "metrics": before}
+    return Morph(made, "neumeta", _macs(made.architecture), old, after, notes, {})
 
 
 class _Work:

@@ -4,7 +4,7 @@ import fnmatch
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from weightgen.architecture import Architecture
 from weightgen.errors import ArchitectureError
@@ -49,6 +49,7 @@ class Sizing:
         architecture: of the network.
         ignore: layers whose groups stay as they are, names or patterns.
         round_to: sizes are multiples of this, where groups are that large.
+        graph: the axis groups of the network; traced if they are not known yet.
 
     Raises:
         UnknownNameError: for a layer that there is not.
@@ -57,10 +58,11 @@ class Sizing:
     architecture: Architecture
     ignore: Sequence[str] = ()
     round_to: int = 1
-    graph: AxisGraph = field(init=False)
+    graph: AxisGraph = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "graph", self.architecture.axes())
+        if self.graph is None:
+            object.__setattr__(self, "graph", self.architecture.axes())
         for pattern in self.ignore:
             self._groups_of(pattern, writes_only=False)
 

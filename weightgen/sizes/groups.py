@@ -45,9 +45,9 @@ def resize(module: "nn.Module", graph: AxisGraph, sizes: Sequence[int], where: s
     resize_module(module, graph, changed)
 
 
-def resized_recipe(architecture: Any, sizes: Mapping[int, int]) -> Any:
+def resized_recipe(architecture: Any, sizes: Mapping[int, int], graph: AxisGraph | None = None) -> Any:
     """The Architecture of the same network with other sizes; see `Architecture.resized`."""
-    graph = architecture.axes()
+    graph = architecture.axes() if graph is None else graph
     shapes = resized_shapes(graph, sizes)
     base, before = architecture.without_group_sizes()
     module = base.on_meta()

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from weightgen.errors import ArchitectureError
 
@@ -101,6 +101,39 @@ class AxisGraph:
     groups: tuple[AxisGroup, ...]
     frozen: Mapping[tuple[str, int], str]
     shapes: Mapping[str, tuple[int, ...]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Groups and shapes, all that resizing needs, as JSON values; scales, signs and why axes are fixed are left out."""
+        groups = [
+            {
+                "size": group.size,
+                "kin": group.kin,
+                "members": [
+                    [one.tensor, one.axis, one.block, one.table and list(map(list, one.table.units)), one.within]
+                    for one in group.members
+                ],
+            }
+            for group in self.groups
+        ]
+        return {"groups": groups, "shapes": [[name, list(shape)] for name, shape in self.shapes.items()]}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "AxisGraph":
+        """The inverse of `to_json`; raises KeyError, TypeError or ValueError for other values."""
+        groups = tuple(
+            AxisGroup(
+                group["size"],
+                tuple(
+                    Member(
+                        tensor, axis, block, table and IndexTable(tuple(map(tuple, table))), within and tuple(within)
+                    )
+                    for tensor, axis, block, table, within in group["members"]
+                ),
+                group["kin"],
+            )
+            for group in value["groups"]
+        )
+        return cls(groups, {}, {name: tuple(shape) for name, shape in value["shapes"]})
 
 
 SCALE_FREE = frozenset({"relu", "leaky_relu"})
