@@ -103,7 +103,7 @@ class AxisGraph:
     shapes: Mapping[str, tuple[int, ...]]
 
     def to_json(self) -> dict[str, Any]:
-        """Groups and shapes, all that resizing needs, as JSON values; scales, signs and why axes are fixed are left out."""
+        """All that resizing needs, groups and shapes, as JSON values; scales, signs and reasons are left out."""
         groups = [
             {
                 "size": group.size,
