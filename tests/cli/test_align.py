@@ -42,4 +42,4 @@ def test_nothing_is_written_or_overwritten_unasked(pair, tmp_path, capsys):
 
 def test_a_missing_reference_is_one_line(pair, capsys):
     assert main(["align", str(pair[0]), "nothing.safetensors"]) == 1
-    assert capsys.readouterr().err == "error: no such file; in nothing.safetensors\n"
+    assert capsys.readouterr().err == "error: no such file or folder; in nothing.safetensors\n"

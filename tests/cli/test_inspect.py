@@ -85,3 +85,13 @@ def test_what_cannot_be_traced_is_all_frozen_with_the_reason(capsys, monkeypatch
 def test_neither_file_nor_recipe(what, error, capsys):
     assert main(["inspect", what]) == 1
     assert error in capsys.readouterr().err
+
+
+def test_a_foreign_file_of_unknown_architecture_shows_its_tensors(tmp_path, capsys):
+    torch.save({"first": torch.zeros(2, 3), "second": torch.zeros(4)}, tmp_path / "foreign.pt")
+    result = as_json([str(tmp_path / "foreign.pt")], capsys)
+    assert result["architecture"].startswith("unknown?shapes=") and result["parameters"] == 10
+    assert [tensor["name"] for tensor in result["tensors"]] == ["first", "second"]
+    assert result["groups"] == []
+    assert [(axis["tensor"], axis["axis"]) for axis in result["frozen"]] == [("first", 0), ("first", 1), ("second", 0)]
+    assert all("the architecture is unknown" in axis["reason"] for axis in result["frozen"])

@@ -7,8 +7,8 @@ from weightgen.errors import OutputError
 
 
 def align(
-    checkpoint: Path,
-    reference: Path,
+    checkpoint: str,
+    reference: str,
     *,
     task: str | None = None,
     out: Path | None = None,
@@ -22,9 +22,9 @@ def align(
     Parameters
     ----------
     checkpoint
-        The checkpoint file to align.
+        What to align: a file or folder of any format that is read.
     reference
-        A checkpoint file of the same architecture.
+        A network of the same architecture, likewise.
     task
         Match units by their answers to this task's train images rather than by their weights.
     out
@@ -35,11 +35,11 @@ def align(
         Print JSON.
     """
     from weightgen.alignment import measured_alignment
-    from weightgen.checkpoint import Checkpoint
+    from weightgen.formats.opening import open_network
 
     if out is not None and out.exists() and not force:
         raise OutputError("--out exists already", where=out, remedy="choose another name, or overwrite it with --force")
-    found = measured_alignment(Checkpoint.load(checkpoint), Checkpoint.load(reference), task)
+    found = measured_alignment(open_network(checkpoint), open_network(reference), task)
     if out is not None:
         found.checkpoint.save(out, force=force)
     result = {

@@ -1,13 +1,12 @@
 """`weightgen evaluate`: what one network does."""
 
-from pathlib import Path
 from typing import Literal
 
 from weightgen.cli.output import print_json
 
 
 def evaluate(
-    checkpoint: Path, *, task: str, split: Literal["train", "validation", "test"] = "test", json: bool = False
+    checkpoint: str, *, task: str, split: Literal["train", "validation", "test"] = "test", json: bool = False
 ) -> None:
     """Measure a network on a task.
 
@@ -16,7 +15,7 @@ def evaluate(
     Parameters
     ----------
     checkpoint
-        A checkpoint file.
+        A file or folder of any format that is read.
     task
         What to measure it on: digits, mnist, mnist/3v8, digits/even-odd, ….
     split
@@ -24,11 +23,11 @@ def evaluate(
     json
         Print JSON.
     """
-    from weightgen.checkpoint import Checkpoint
+    from weightgen.formats.opening import open_network
     from weightgen.tasks import evaluate as measure
     from weightgen.tasks import get_task
 
-    result = measure(Checkpoint.load(checkpoint).build(), get_task(task), split)
+    result = measure(open_network(checkpoint).build(), get_task(task), split)
     if json:
         return print_json(result)
     for name, value in result["metrics"].items():

@@ -9,13 +9,14 @@ from weightgen.cli.output import print_json, table
 
 if TYPE_CHECKING:
     from weightgen.architecture import Architecture
+    from weightgen.storage import Shapes
     from weightgen.structure.axes import Member
 
 SHOWN = 6
 """Of a long list so many entries are shown; `--json` has them all."""
 
 
-def inspect(checkpoint: str, *, json: bool = False) -> None:
+def inspect(checkpoint: str, *, part: str | None = None, json: bool = False) -> None:
     """Show what a network is: architecture, tensors, the axes that belong together, card.
 
     Example: weightgen inspect digits.safetensors
@@ -23,14 +24,16 @@ def inspect(checkpoint: str, *, json: bool = False) -> None:
     Parameters
     ----------
     checkpoint
-        A checkpoint file, of which only the header is read; or a recipe such as timm/resnet18.
+        A file or folder of any format that is read, whose values stay on disk; or a recipe such as timm/resnet18.
+    part
+        Which of the networks of a file that holds several.
     json
         Print JSON.
     """
-    architecture, shapes, card = _read(checkpoint)
-    what = {"architecture": str(architecture), "parameters": architecture.parameters}
+    architecture, parameters, shapes, card = _read(checkpoint, part)
+    what = {"architecture": str(architecture), "parameters": parameters}
     tensors = [{"name": name, "shape": list(shape), "dtype": kind} for name, (kind, shape) in shapes.items()]
-    structure = _structure(architecture)
+    structure = _structure(architecture, shapes)
     if json:
         return print_json({**what, "tensors": tensors, **structure, "card": card})
     print("\n".join([*_entries(what), *_entries(card)]))
@@ -39,27 +42,32 @@ def inspect(checkpoint: str, *, json: bool = False) -> None:
     table("\nfrozen", ["axes", "reason", "which"], _frozen_rows(structure["frozen"]))
 
 
-def _read(checkpoint: str) -> "tuple[Architecture, Mapping[str, tuple[str, tuple[int, ...]]], dict[str, Any]]":
-    """Architecture, kinds and shapes of the tensors, and card of a file or of a recipe."""
+def _read(checkpoint: str, part: str | None) -> "tuple[Architecture, int, Shapes, dict[str, Any]]":
+    """Architecture, number of parameters, kinds and shapes of the tensors, and card of a file or of a recipe."""
     from weightgen.architecture import Architecture
-    from weightgen.checkpoint import Card, Checkpoint
+    from weightgen.checkpoint import Card
+    from weightgen.formats.opening import RECIPES, open_network
 
-    if checkpoint.startswith(("timm/", "weightgen/")) and not Path(checkpoint).exists():
+    if checkpoint.startswith(RECIPES) and not Path(checkpoint).exists():
         architecture = Architecture.parse(checkpoint)
-        return architecture, architecture.tensors(), Card().to_json()
-    found = Checkpoint.load(checkpoint)
-    return found.architecture, found.shapes, found.card.to_json()
+        return architecture, architecture.parameters, architecture.tensors(), Card().to_json()
+    found = open_network(checkpoint, part)
+    return found.architecture, found.parameters, found.shapes, found.card.to_json()
 
 
-def _structure(architecture: "Architecture") -> dict[str, Any]:
+def _structure(architecture: "Architecture", shapes: "Shapes") -> dict[str, Any]:
     """The axis groups and the frozen axes; all are frozen in a network that cannot be traced."""
     from weightgen.errors import ArchitectureError
 
     try:
         graph = architecture.axes()
     except ArchitectureError as error:
-        shapes = architecture.parameter_shapes()
-        frozen = {(name, axis): str(error) for name in shapes for axis, size in enumerate(shapes[name]) if size > 1}
+        frozen = {
+            (name, axis): str(error)
+            for name, (_, shape) in shapes.items()
+            for axis, size in enumerate(shape)
+            if size > 1
+        }
         return {"groups": [], "frozen": _frozen(frozen)}
     groups = [
         {"size": group.size, "members": [_member(member) for member in group.members], "kin": group.kin}
