@@ -237,9 +237,11 @@ def zoo(scale: dict[str, Any], kills: dict[str, Any]) -> list[str]:
 
 def hypernetworks() -> list[str]:
     """The ablation, up to three seeds of each form, and what else was measured."""
-    ablation, speed, penalties = (
-        json.loads((RESULTS / f"hypernetwork{name}.json").read_text()) for name in ("", "_speed", "_regularisation")
+    ablation, speed, penalties, rotation, tradeoff = (
+        json.loads((RESULTS / f"hypernetwork{name}.json").read_text())
+        for name in ("", "_speed", "_regularisation", "_rotation", "_tradeoff")
     )
+    angles, losses = rotation["summary"]["mean_of_all_angles"], tradeoff["summary"]
     lines = ["| MNIST turned by 0 to 180°, steps of each seed to 90 %; to 95 % | Adam | SGD |", "|---|---|---|"]
     for form in HYPERNETWORKS:
         told = []
@@ -259,6 +261,12 @@ def hypernetworks() -> list[str]:
         "",
         "| one hypernetwork | against | |",
         "|---|---|---|",
+        "| told the angle of a digit, mean of all angles | one network for all "
+        f"| {100 * angles['one hypernetwork, told the angle']:.1f} % against "
+        f"{100 * angles['one network for all angles']:.1f} % |",
+        f"| every weighting of the two losses of a VAE | a network of each of {len(tradeoff['weightings'])} "
+        f"| at most {100 * losses['largest_excess_loss']:.1f} % more loss, in {100 * losses['share_of_seconds']:.0f} % "
+        "of their time |",
         f"| every weight penalty | a network of each of {len(penalties['rows'])} "
         f"| {penalties['within_half_a_point']} within 0.5 points, all within {100 * penalties['largest_gap']:.1f}, in "
         f"{100 * penalties['share']:.0f} % of their time |",
