@@ -28,7 +28,7 @@ ORDER = [
     *("generators", "processors", "zoo"),
     *("tokenizers", "evaluation", "formats"),
     *("training", "checkpoint"),
-    *("tasks", "architecture", "sizes"),
+    *("tasks", "architecture", "families", "sizes"),
     *("structure", "instructions", "fields"),
     *("kernels", "networks", "libraries", "shelf", "artefact", "storage", "registry", "errors"),
 ]

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import weightgen
-from weightgen.architecture import Architecture, families
+from weightgen.architecture import Architecture
 from weightgen.checkpoint import SPLITS, Card, Checkpoint, Metric
 from weightgen.errors import MissingDataError, RecipeError, WeightgenError
+from weightgen.families import families
 from weightgen.registry import unknown_name
 from weightgen.storage import write_text
 from weightgen.zoo.catalogue import FILE_NAME
