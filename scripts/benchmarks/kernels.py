@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from python_tokenizer import slices, usual_detokenizer, usual_tokenizer
 from torch import Tensor
 
 from weightgen.architecture import Architecture
@@ -59,7 +60,7 @@ def main() -> None:
             "resnet50": _resnet50(),
         }
     result["gpu"] = _gpu(layout, tensors) if torch.cuda.is_available() else "none on this machine"
-    result["bars"] = _bars(result["threads"][1])
+    result["bars"] = {threads: _bars(measured) for threads, measured in result["threads"].items()}
     FOLDER.mkdir(parents=True, exist_ok=True)
     (FOLDER / "kernels.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
@@ -97,12 +98,15 @@ def copies() -> Sides:
     }
 
 
-def table(sides: Mapping[str, float], size: int, ours: str) -> dict[str, Any]:
-    """Milliseconds, bandwidth, and how much longer each side takes than ours."""
+def table(sides: Mapping[str, float], size: int, ours: str, others: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """Milliseconds, bandwidth, and how much longer each side takes than ours; `others` move another number of bytes."""
+    sizes = (
+        dict.fromkeys(sides, size) | {name: 2 * COPY for name in sides if name.startswith("memcpy")} | (others or {})
+    )
     return {
         name: {
             "milliseconds": round(1e3 * value, 3),
-            "gigabytes_per_second": round((2 * COPY if name.startswith("memcpy") else size) / value / 1e9, 2),
+            "gigabytes_per_second": round(sizes[name] / value / 1e9, 2),
             "times_ours": None if name.startswith("memcpy") else round(value / sides[ours], 2),
         }
         for name, value in sides.items()
@@ -143,14 +147,15 @@ def _gather(layout: Layout, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "torch: gather, cat not counted": lambda: (
             flat.gather(1, flat_positions.expand(NETWORKS, -1)).view(NETWORKS, -1, CHUNK).masked_fill_(padding, 0)
         ),
-        "python, with mask and positions": lambda: _one_by_one(few, _usual_tokenizer),
-        "python, tokens alone": lambda: _one_by_one(few, functools.partial(_usual_tokenizer, alone=True)),
+        "python, with mask and positions": lambda: _one_by_one(few),
+        "python, tokens alone": lambda: _one_by_one(few, alone=True),
     }
     expected = layout.gather(tensors)
     for name in (name for name in sides if name.startswith(("torch", "our reference"))):
         assert torch.equal(sides[name](), expected), name
-    assert torch.equal(_one_by_one(tensors, _usual_tokenizer), expected)
-    return table(seconds(sides), 4 * (values + padded), "ours")
+    assert torch.equal(_one_by_one(tensors), expected)
+    narrow = {"ours, to bfloat16": 4 * values + 2 * padded}
+    return table(seconds(sides), 4 * (values + padded), "ours", narrow)
 
 
 def _scatter(layout: Layout, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -167,6 +172,17 @@ def _scatter(layout: Layout, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     flat_mean = torch.cat([one.flatten() for one in layout.scatter(mean[None]).values()])
     flat_scales = scales[layout.tensor_of]
 
+    # What the usual inverse is given besides: the positions of the tokens and a network of the same shapes. Its scales
+    # are spread over the tokens beforehand, so that it spends no time on that.
+    positions = usual_tokenizer({name: torch.zeros(shape) for name, shape in layout.shapes.items()}, CHUNK)[2]
+    like = {name: torch.zeros(shape) for name, shape in layout.shapes.items()}
+    spread = layout.gather(
+        {name: torch.full((1, *like[name].shape), by) for name, by in zip(like, scales, strict=True)}
+    )[0]
+
+    def summed(own: Tensor) -> Tensor:
+        return functools.reduce(torch.add, (codebooks[level][own[:, level]] for level in range(LEVELS)))
+
     def looked_up() -> Tensor:
         found = codebooks[0][codes[..., 0]]
         for level in range(1, LEVELS):
@@ -181,35 +197,48 @@ def _scatter(layout: Layout, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "our reference in torch": twin("reference", lambda: layout.scatter(tokens)),
         "torch: index": lambda: tokens.flatten(1)[:, sources],
         "torch: index_select": lambda: tokens.flatten(1).index_select(1, sources),
-        "python, tensors": lambda: [_usual_detokenizer(one, layout) for one in tokens[: NETWORKS // SHARE]],
+        "torch: gather": lambda: tokens.flatten(1).gather(1, sources.expand(NETWORKS, -1)),
+        "python, by positions": lambda: [
+            usual_detokenizer(one, positions, like) for one in tokens[: NETWORKS // SHARE]
+        ],
+        "python, tensors alone": lambda: [slices(one, layout) for one in tokens[: NETWORKS // SHARE]],
     }
-    written = 4 * values + 8 * codes.numel()
+    small = codes.to(torch.uint8)
+    narrow = (small, *options[1:])
     coded = {
         **copies(),
         "ours, denormalised": twin("cpu", lambda: scatter_codes(*options, mean, by_segment)),
         "ours, codes alone": twin("cpu", lambda: scatter_codes(*options)),
+        "ours, denormalised, uint8": twin("cpu", lambda: scatter_codes(*narrow, mean, by_segment)),
+        "ours, codes alone, uint8": twin("cpu", lambda: scatter_codes(*narrow)),
         "our reference in torch": twin("reference", lambda: scatter_codes(*options, mean, by_segment)),
         "torch: look up, index_select": lambda: (
             looked_up().flatten(1).index_select(1, sources).mul_(flat_scales).add_(flat_mean)
         ),
-        "python, tensors": lambda: [
-            _usual_detokenizer(
-                functools.reduce(torch.add, (codebooks[level][one[:, level]] for level in range(LEVELS))),
-                layout,
-                scales,
-                mean,
-            )
-            for one in codes[: NETWORKS // SHARE]
+        "python, by positions": lambda: [
+            usual_detokenizer(one * spread + mean, positions, like) for one in map(summed, codes[: NETWORKS // SHARE])
+        ],
+        "python, tensors alone": lambda: [
+            slices(one * spread + mean, layout) for one in map(summed, codes[: NETWORKS // SHARE])
         ],
     }
     expected = twin("reference", lambda: scatter_codes(*options, mean, by_segment))()
     assert torch.equal(coded["ours, denormalised"](), expected)
+    assert torch.equal(coded["ours, denormalised, uint8"](), expected)
     assert torch.equal(coded["torch: look up, index_select"](), expected)
-    first = torch.cat([tensor.flatten() for tensor in coded["python, tensors"]()[0]])
-    assert torch.equal(first, expected[0])
+    for side in (name for name in coded if name.startswith(SLOW)):
+        assert torch.equal(torch.cat([tensor.flatten() for tensor in coded[side]()[0].values()]), expected[0]), side
+    expected = plain["ours"]()
+    flat = torch.cat([tensor.flatten(1) for tensor in expected.values()], dim=1)
+    assert all(torch.equal(plain[name](), flat) for name in plain if name.startswith("torch"))
+    for side in (name for name in plain if name.startswith(SLOW)):
+        assert all(torch.equal(tensor, expected[name][0]) for name, tensor in plain[side]()[0].items()), side
+    widths = {
+        name: 4 * values + (1 if "uint8" in name else 8) * codes.numel() for name in coded if name.startswith("ours")
+    }
     return {
         "tokens": table(seconds(plain), 4 * (values + padded), "ours"),
-        "codes": table(seconds(coded), written, "ours, denormalised"),
+        "codes": table(seconds(coded), 4 * values + 8 * codes.numel(), "ours, denormalised", widths),
     }
 
 
@@ -297,55 +326,12 @@ def _bars(measured: Mapping[str, Any]) -> dict[str, Any]:
     return bars
 
 
-def _one_by_one(tensors: Mapping[str, Tensor], tokenizer: Callable[..., Tensor]) -> Tensor:
+def _one_by_one(tensors: Mapping[str, Tensor], alone: bool = False) -> Tensor:
     networks = (
         dict(zip(tensors, parts, strict=True))
         for parts in zip(*(tensor.unbind(0) for tensor in tensors.values()), strict=True)
     )
-    return torch.stack([tokenizer(network) for network in networks])
-
-
-def _usual_tokenizer(network: Mapping[str, Tensor], alone: bool = False) -> Tensor:
-    """A network to tokens as is usual: layer by layer in Python, with masks and lists of positions."""
-    tokens, masks, positions = [], [], []
-    for layer, name in enumerate(name for name in network if name.endswith("weight")):
-        rows = network[name].flatten(1)
-        bias = network.get(name.replace("weight", "bias"))
-        if bias is not None:
-            rows = torch.cat([rows, bias[:, None]], dim=1)
-        columns = -(-rows.shape[1] // CHUNK)
-        padded = torch.zeros(len(rows), columns * CHUNK)
-        padded[:, : rows.shape[1]] = rows
-        tokens.append(padded.view(-1, CHUNK))
-        if not alone:
-            mask = torch.zeros(len(rows), columns * CHUNK)
-            mask[:, : rows.shape[1]] = 1
-            masks.append(mask.view(-1, CHUNK).bool())
-            positions += [(layer, row) for row in range(len(rows)) for _ in range(columns)]
-    if not alone:
-        torch.cat(masks)
-        torch.tensor([(place, *position) for place, position in enumerate(positions)])
-    return torch.cat(tokens)
-
-
-def _usual_detokenizer(
-    tokens: Tensor, layout: Layout, scales: Tensor | None = None, mean: Tensor | None = None
-) -> list[Tensor]:
-    """The inverse, layer by layer."""
-    found, start = [], 0
-    shapes = list(layout.shapes.values())
-    for layer in range(0, len(shapes), 2):
-        weight, bias = shapes[layer], shapes[layer + 1]
-        width = torch.Size(weight[1:]).numel()
-        columns = -(-(width + 1) // CHUNK)
-        rows = tokens[start : start + bias[0] * columns].reshape(bias[0], -1)
-        parts = [rows[:, :width], rows[:, width]]
-        if scales is not None and mean is not None:
-            shift = mean[start : start + bias[0] * columns].reshape(bias[0], -1)
-            parts = [parts[0] * scales[layer] + shift[:, :width], parts[1] * scales[layer + 1] + shift[:, width]]
-        found += [parts[0].reshape(weight).clone(), parts[1].clone()]
-        start += bias[0] * columns
-    return found
+    return torch.stack([usual_tokenizer(network, CHUNK, alone)[0] for network in networks])
 
 
 def _permuted(layout: Layout) -> tuple[Tensor, Tensor]:

@@ -17,10 +17,15 @@ KERNEL_BARS = (
     "gather, ours, permuted and normalised: share of memcpy",
     "gather: times the best torch indexing",
     "gather: times python, with mask and positions",
+    "gather: times python, tokens alone",
     "scatter, ours: share of memcpy",
+    "scatter, ours, denormalised: share of memcpy",
     "scatter: times the best torch indexing",
-    "scatter of codes, ours, denormalised: share of memcpy",
+    "scatter: times python, by positions",
+    "scatter: times python, tensors alone",
+    "scatter of codes, ours, denormalised, uint8: share of memcpy",
     "scatter of codes: times the best torch indexing",
+    "scatter of codes: times python, by positions",
     "resnet50 gathered, milliseconds",
 )
 """Those of all bars that tell the most; the others stand in results/kernels.json."""
@@ -183,15 +188,21 @@ def structure(axes: dict[str, Any], layouts: dict[str, Any]) -> list[str]:
 
 
 def kernels(result: dict[str, Any]) -> list[str]:
+    measured = result["bars"]
+    threads = ["one thread" if count == "1" else f"{count} threads" for count in measured]
     lines = [
-        f"| {result['networks']:,} networks of {result['values']:,} weights, one thread | reached | aim |",
-        "|---|---|---|",
+        f"| {result['networks']:,} networks of {result['values']:,} weights | {' | '.join(threads)} | aim |",
+        "|---" * (len(threads) + 2) + "|",
     ]
     for name in KERNEL_BARS:
-        bar, share = result["bars"][name], name.endswith("share of memcpy")
-        values = [f"{100 * bar[key]:.0f} %" if share else f"{bar[key]:.1f}" for key in ("reached", "wanted")]
-        lines.append(f"| {name} | {values[0]}{'' if bar['met'] else ' (missed)'} | {values[1]} |")
+        bars, share = [one[name] for one in measured.values()], name.endswith("share of memcpy")
+        reached = [_kernel_figure(bar["reached"], share) + ("" if bar["met"] else " (missed)") for bar in bars]
+        lines.append(f"| {name} | {' | '.join(reached)} | {_kernel_figure(bars[0]['wanted'], share)} |")
     return lines
+
+
+def _kernel_figure(value: float, share: bool) -> str:
+    return f"{100 * value:.0f} %" if share else f"{value:.1f}"
 
 
 def foreign(zoos: dict[str, Any], fuzz: dict[str, Any], lineage: dict[str, Any]) -> list[str]:

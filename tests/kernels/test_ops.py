@@ -7,6 +7,7 @@ import torch
 
 from weightgen.errors import KernelError
 from weightgen.kernels import Segment, gather_tokens, scatter_codes, scatter_tokens, table_of
+from weightgen.kernels.ops import CODES
 
 NETWORKS, TOKENS, CHUNK = 3, 5, 4
 # A matrix [3, 5] with a vector [3] in three rows of two tokens less one, then a vector of four alone.
@@ -98,7 +99,8 @@ def test_operators_keep_the_rules_of_torch(kind):
         torch.ops.weightgen.scatter_tokens, (one["tokens"].requires_grad_(), TABLE, SIZES, kind, *moved)
     )
     books = one["codebooks"].requires_grad_()
-    torch.library.opcheck(torch.ops.weightgen.scatter_codes, (one["codes"], books, TABLE, SIZES, kind, *moved))
+    for codes in (one["codes"], one["codes"].to(torch.uint8)):
+        torch.library.opcheck(torch.ops.weightgen.scatter_codes, (codes, books, TABLE, SIZES, kind, *moved))
 
 
 def test_whole_graphs_compile():
@@ -110,6 +112,10 @@ def test_whole_graphs_compile():
 
     compiled = torch.compile(there_and_back, fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(one["tensors"]), there_and_back(one["tensors"]))
+    decoded = torch.compile(
+        lambda books: looked_up(one, books * 2, torch.float32) + 1, fullgraph=True, backend="aot_eager"
+    )
+    assert torch.equal(decoded(one["codebooks"]), looked_up(one, one["codebooks"] * 2, torch.float32) + 1)
 
 
 def test_mapped_networks_are_more_networks(twin):
@@ -180,6 +186,19 @@ def test_a_code_outside_the_codebook_is_named(twin, code, place):
         looked_up(one, one["codebooks"])
 
 
+def test_narrow_codes_are_the_same_codes(twin):
+    one = {name: to(value, twin) for name, value in arguments().items()}
+    books = one["codebooks"].requires_grad_()
+    for kind in CODES:
+        narrow = one | {"codes": one["codes"].to(kind, copy=True)}
+        assert torch.equal(looked_up(narrow, books), looked_up(one, books))
+        pair = [torch.autograd.grad(looked_up(given, books).square().sum(), books)[0] for given in (narrow, one)]
+        assert torch.equal(*pair)
+        narrow["codes"][1, 2, 1] = 7
+        with pytest.raises(KernelError, match="in network 1, token 2, level 1; got 7; expected 0 to 5"):
+            looked_up(narrow, books)
+
+
 def changed(number: int, **fields) -> torch.Tensor:
     segments = [Segment._make(row) for row in TABLE.tolist()]
     segments[number] = segments[number]._replace(**fields)
@@ -238,7 +257,10 @@ def test_what_is_no_permutation_is_refused(change):
         (lambda one: gathered(one | {"scales": one["scales"][:-1]}, one["tensors"]), "scales that do not fit"),
         (lambda one: scattered(one, one["tokens"][0]), "tokens of the wrong shape"),
         (lambda one: looked_up(one | {"codes": one["codes"][..., :1]}, one["codebooks"]), "do not fit the codebooks"),
-        (lambda one: looked_up(one | {"codes": one["codes"].int()}, one["codebooks"]), "do not fit the codebooks"),
+        (
+            lambda one: looked_up(one | {"codes": one["codes"].to(torch.int8)}, one["codebooks"]),
+            "do not fit the codebooks",
+        ),
         (lambda one: looked_up(one, one["codebooks"][0]), "do not fit the codebooks"),
         (
             lambda one: gather_tokens(one["tensors"], TABLE[:, :-1], TOKENS, CHUNK, torch.float64),

@@ -5,7 +5,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from weightgen.kernels import Segment, gather_tokens, scatter_codes, scatter_tokens, table_of
+from weightgen.kernels import Segment, gather_tokens, native, scatter_codes, scatter_tokens, table_of
+from weightgen.kernels.ops import CODES
 
 KINDS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -81,7 +82,7 @@ def test_gathering_normalises_and_casts(twin, cases, kind, data):
 @given(data=st.data())
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_scattering_denormalises_and_casts(twin, cases, kind, data):
-    case, divide, levels = data.draw(cases), data.draw(st.booleans()), data.draw(st.integers(0, 3))
+    case, divide, levels = data.draw(cases), data.draw(st.booleans()), data.draw(st.integers(0, 5))
     random = torch.Generator().manual_seed(data.draw(st.integers(0, 1000)))
     to = data.draw(st.sampled_from(KINDS))
     reference = torch.randn(case.tokens, case.chunk, generator=random) if data.draw(st.booleans()) else None
@@ -91,10 +92,11 @@ def test_scattering_denormalises_and_casts(twin, cases, kind, data):
     if levels:
         codebooks = torch.randn(levels, 5, case.chunk, generator=random).to(kind)
         codes = torch.randint(0, 5, (*case.shape[:2], levels), generator=random)
+        narrow = codes.to(data.draw(st.sampled_from(CODES)))
         tokens = codebooks[0][codes[..., 0]].to(compute(kind))
         for level in range(1, levels):
             tokens = tokens + codebooks[level][codes[..., level]]
-        found = scatter_codes(*on(twin, codes, codebooks), case.table, *options)
+        found = scatter_codes(*on(twin, narrow, codebooks), case.table, *options)
     else:
         tokens = torch.randn(case.shape, generator=random).to(kind)
         found = scatter_tokens(*on(twin, tokens), case.table, *options)
@@ -131,18 +133,33 @@ def test_what_no_segment_covers_is_zero(twin):
     assert found.tolist() == [[0, 1, 1, 0]]
 
 
-def test_large_batches_are_streamed(twin):
-    """Beyond 32 MB the C++ twin writes past the cache, at all alignments."""
-    rows, width, chunk, networks = 37, 333, 40, 700
+@pytest.mark.parametrize(
+    ("width", "kind"), [(333, torch.float32), (768, torch.float32), (333, torch.bfloat16)], ids=str
+)
+def test_large_batches_are_streamed(cpu, monkeypatch, width, kind):
+    """Beyond 32 MB the C++ twin writes past the cache, narrow and wide rows at all alignments."""
+    monkeypatch.setattr(native, "choose", lambda device, values: cpu)
+    rows, chunk = 37, 40
     stride = -(-(width + 1) // chunk) * chunk
+    networks = (34 << 20) // (rows * stride * kind.itemsize)
     table = table_of([
-        Segment(0, rows, 1, 1, width, 0, width, width, 0, stride, 0),
-        Segment(1, rows, 1, 1, 1, 0, 1, 1, width, stride, stride - width - 1),
+        Segment(0, rows, 1, 1, width, 0, width, width, 0, stride, 0, 0),
+        Segment(1, rows, 1, 1, 1, 0, 1, 1, width, stride, stride - width - 1, 0),
     ])  # fmt: skip
-    tensors = [torch.randn(networks, rows, width, device=twin), torch.randn(networks, rows, device=twin)]
-    tokens = gather_tokens(tensors, table, rows * stride // chunk, chunk, torch.float32)
-    assert tokens.numel() * 4 > 32 << 20
-    matrix = torch.nn.functional.pad(torch.cat([tensors[0], tensors[1][..., None]], 2), (0, stride - width - 1))
-    assert torch.equal(tokens.view(matrix.shape), matrix)
-    found = scatter_tokens(tokens, table, [rows * width, rows], torch.float32)
-    assert torch.equal(found, torch.cat([tensor.flatten(1) for tensor in tensors], 1))
+    random = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(networks, rows, width, generator=random), torch.randn(networks, rows, generator=random)]
+    order = torch.rand(networks, rows, generator=random).argsort(1)
+    matrix = torch.cat([tensors[0], tensors[1][..., None]], 2)[torch.arange(networks)[:, None], order]
+    shape, sizes = (rows * stride // chunk, chunk, kind), [rows * width, rows]
+    tokens = gather_tokens(tensors, table, *shape, order)
+    assert torch.equal(tokens.view(networks, rows, stride)[..., : width + 1], matrix.to(kind))
+    assert not tokens.view(networks, rows, stride)[..., width + 1 :].any()
+    back = scatter_tokens(tokens, table, sizes, torch.float32, order)
+    assert torch.equal(back, torch.cat([tensor.flatten(1) for tensor in tensors], 1).to(kind).float())
+    shift, by = torch.randn(*shape[:2], generator=random), torch.tensor([0.7, 0.7])
+    normal = gather_tokens(tensors, table, *shape, order, shift, by)
+    shift = shift.view(rows, stride)[:, : width + 1]
+    assert torch.equal(normal.view(networks, rows, stride)[..., : width + 1], ((matrix - shift) / by[0]).to(kind))
+    back = scatter_tokens(normal, table, sizes, torch.float32, order, torch.ones(*shape[:2]), by)
+    few = scatter_tokens(normal[-2:], table, sizes, torch.float32, order[-2:], torch.ones(*shape[:2]), by)
+    assert torch.equal(back[-2:], few)

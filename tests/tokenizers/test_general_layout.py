@@ -101,6 +101,21 @@ def test_every_network_comes_back_bit_for_bit(module, kind, chunk):
     assert same(there_and_back(tensors, Layout.of(tensors, chunk)), tensors)
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_what_is_no_number_comes_back_with_every_bit(kind):
+    """Any bits at all, so also infinities, and NaNs of every payload and both signs."""
+    shapes = {"weight": (40, 30), "bias": (40,), "scale": (), "none": (0, 2)}
+    tensors = {
+        name: torch.randint(0, 256, (*shape, kind.itemsize), dtype=torch.uint8).view(kind).view(shape)
+        for name, shape in shapes.items()
+    }
+    exponent = {torch.float32: 0x7F800001, torch.float16: 0x7C01, torch.bfloat16: 0x7F81}[kind]
+    tensors["weight"][0] = torch.tensor(exponent, dtype=BITS[kind.itemsize]).view(kind)  # a signalling one
+    tensors["weight"] = tensors["weight"].mT.contiguous().mT
+    assert tensors["weight"].isnan().any() and not tensors["weight"].is_contiguous()
+    assert same(there_and_back(tensors, Layout.of(tensors, 16)), tensors)
+
+
 def test_types_may_be_mixed(module):
     kinds = [torch.float32, torch.bfloat16, torch.float16]
     tensors = {

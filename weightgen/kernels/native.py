@@ -36,7 +36,7 @@ class Job(ctypes.Structure):
         (name, ctypes.c_void_p if name in POINTERS else ctypes.c_int64)
         for name in (
             "networks", "segments", "tensors", "values", "chunk", "table", "places", "permutations", "units",
-            "reference", "scales", "divide", "tokens", "kind", "codes", "levels", "entries", "first",
+            "reference", "scales", "divide", "tokens", "kind", "codes", "code_bytes", "levels", "entries", "first",
         )
     ]  # fmt: skip
 
@@ -120,8 +120,9 @@ class Library:
             chunk=1 if codes is None else tokens.shape[2], table=_pointer(table), places=_pointer(places),
             permutations=_pointer(permutations), units=0 if permutations is None else permutations.shape[1],
             reference=_pointer(reference), scales=_pointer(scales), divide=divide, tokens=_pointer(tokens),
-            kind=kind_of(tokens.dtype), codes=_pointer(codes), levels=0 if codes is None else codes.shape[2],
-            entries=0 if codes is None else tokens.shape[1], first=_pointer(first),
+            kind=kind_of(tokens.dtype), codes=_pointer(codes), code_bytes=0 if codes is None else codes.itemsize,
+            levels=0 if codes is None else codes.shape[2], entries=0 if codes is None else tokens.shape[1],
+            first=_pointer(first),
         )  # fmt: skip
         function = getattr(self.library, f"weightgen_{name}")
         if self.launch is None:

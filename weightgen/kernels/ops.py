@@ -36,6 +36,8 @@ def _operator(function: Function) -> Function:
 
 FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 """What values may be computed with; other types can be moved but not normalised or cast."""
+CODES = (torch.int64, torch.int32, torch.int16, torch.uint8)
+"""What codes may be: the narrower, the less there is to read."""
 
 
 @_operator
@@ -144,7 +146,7 @@ def scatter_codes(
     """`scatter_tokens` of tokens that are sums of codebook entries, which are looked up in the same pass.
 
     Args:
-        codes: int64 `[networks, tokens, levels]`.
+        codes: `[networks, tokens, levels]` of one of the types `CODES`.
         codebooks: `[levels, entries, chunk]`; a token is the sum of one entry of each level, first to last.
         table, sizes, dtype, permutations, added, scales, divide: as for `scatter_tokens`.
 
@@ -155,11 +157,12 @@ def scatter_codes(
         KernelError: for codes outside the codebook, or arguments that do not fit one another.
     """
     fits = codes.dim() == codebooks.dim() == 3 and codes.shape[2] == codebooks.shape[0] > 0
-    if not fits or codes.dtype != torch.int64 or codes.device != codebooks.device:
+    if not fits or codes.dtype not in CODES or codes.device != codebooks.device:
         raise KernelError(
             "codes that do not fit the codebooks",
             got=f"{codes.dtype} {tuple(codes.shape)} for codebooks {tuple(codebooks.shape)} on {codebooks.device}",
-            expected=f"torch.int64 [networks, tokens, levels] for codebooks [levels, entries, chunk] on {codes.device}",
+            expected=f"[networks, tokens, levels] of {', '.join(map(str, CODES))} on {codebooks.device} "
+            "for codebooks [levels, entries, chunk]",
         )
     networks, count, _ = codes.shape
     chunk = codebooks.shape[2]

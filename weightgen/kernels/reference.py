@@ -75,6 +75,7 @@ def scatter_codes(
     divide: bool,
 ) -> None:
     books = codebooks.to(_compute(codebooks.dtype))
+    codes = codes.long()  # as an index, uint8 would be a mask
     tokens = books[0][codes[..., 0]]
     for level in range(1, len(books)):
         tokens = tokens + books[level][codes[..., level]]

@@ -81,7 +81,7 @@ def _save_codes(ctx: Any, inputs: tuple, output: Tensor) -> None:
 def _backward_codes(ctx: Any, gradient: Tensor) -> tuple:
     table, permutations, scales, codes = ctx.saved_tensors
     tokens = _gathered(ctx, gradient, table, permutations, scales).flatten(0, 1)
-    levels = codes.flatten(0, 1).unbind(1)
+    levels = codes.flatten(0, 1).long().unbind(1)
     zeros = tokens.new_zeros((ctx.entries, tokens.shape[1]))
     codebooks = torch.stack([zeros.index_add(0, level, tokens) for level in levels])
     return None, codebooks, *[None] * 7

@@ -18,9 +18,20 @@ struct Job {
   Index divide;                // whether scales divide
   void* tokens;                // [networks, values], or [levels, entries, chunk] if there are codes
   Index kind;                  // of the tokens
-  const Index* codes;          // [networks, values / chunk, levels] or null
+  const void* codes;           // [networks, values / chunk, levels] or null
+  Index code_bytes;            // of a code: 8, 4 or 2 with a sign, or 1 without
   Index levels, entries;
   const Index* first;          // [segments + 1] first tile of each segment, for the GPU
 };
+
+// The code at a place of `codes`.
+WEIGHTGEN_BOTH Index code_at(const Job& job, Index place) {
+  switch (job.code_bytes) {
+    case 8: return static_cast<const std::int64_t*>(job.codes)[place];
+    case 4: return static_cast<const std::int32_t*>(job.codes)[place];
+    case 2: return static_cast<const std::int16_t*>(job.codes)[place];
+    default: return static_cast<const std::uint8_t*>(job.codes)[place];
+  }
+}
 
 }  // namespace weightgen

@@ -1,7 +1,9 @@
-// Runs of values on the CPU: cast with vector instructions, and written past the cache where they would only fill it.
+// What the CPU writes past the cache, and what it fetches before it is needed.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
 
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -11,7 +13,7 @@
 #include <sys/mman.h>
 #endif
 
-#include "numbers.h"
+#include "segments.h"
 
 namespace weightgen {
 
@@ -47,9 +49,15 @@ inline void stream_copy(void* target, const void* source, std::size_t bytes) {
 #endif
 }
 
-// Into the second cache: the first has too few misses in flight to keep memory busy.
-inline void prefetch(const void* begin, Index bytes) {
-  for (Index done = 0; done < bytes; done += 64) __builtin_prefetch(static_cast<const char*>(begin) + done, 0, 2);
+// Makes what was streamed visible to other threads.
+inline void stream_end() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
+inline void fetch(const void* begin, Index bytes) {
+  for (Index done = 0; done < bytes; done += 64) __builtin_prefetch(static_cast<const char*>(begin) + done);
 }
 
 // Asks for large pages where memory is fresh: the system then clears it in pieces of 2 MB, not of 4 KB, which costs a
@@ -61,35 +69,6 @@ inline void prefer_large_pages(void* begin, Index bytes) {
   const std::uintptr_t end = (reinterpret_cast<std::uintptr_t>(begin) + bytes) & ~(PAGE - 1);
   if (end > first + LARGE) madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);
 #endif
-}
-
-// Makes what was streamed visible to other threads.
-inline void stream_end() {
-#if defined(__SSE2__)
-  _mm_sfence();
-#endif
-}
-
-template <typename To, typename From>
-inline void cast_run(To* __restrict to, const From* __restrict from, Index count) {
-  Index done = 0;
-  if constexpr (std::is_same_v<To, From>) {
-    std::memcpy(to, from, count * sizeof(To));
-    return;
-  }
-#if defined(__F16C__)
-  if constexpr (std::is_same_v<To, float> && std::is_same_v<From, Half>) {
-    for (; done + 8 <= count; done += 8)
-      _mm256_storeu_ps(to + done, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + done))));
-  }
-  if constexpr (std::is_same_v<To, Half> && std::is_same_v<From, float>) {
-    for (; done + 8 <= count; done += 8)
-      _mm_storeu_si128(
-          reinterpret_cast<__m128i*>(to + done),
-          _mm256_cvtps_ph(_mm256_loadu_ps(from + done), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-  }
-#endif
-  for (; done < count; ++done) to[done] = cast<To>(from[done]);
 }
 
 }  // namespace weightgen

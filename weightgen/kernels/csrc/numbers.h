@@ -62,11 +62,14 @@ WEIGHTGEN_BOTH Half half_of(float value) {
 #endif
 }
 
-WEIGHTGEN_BOTH Brain brain_of(float value) {
-  const Bits bits = bits_of(value);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return {0x7fc0u};
-  return {std::uint16_t((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16)};
+// The upper half of a float, rounded; for one number or for several in a vector of Bits.
+template <typename B>
+WEIGHTGEN_BOTH B brain_bits(B bits) {
+  const B rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16, none = B{} + 0x7fc0u;
+  return (bits & 0x7fffffffu) > 0x7f800000u ? none : rounded;
 }
+
+WEIGHTGEN_BOTH Brain brain_of(float value) { return {std::uint16_t(brain_bits(bits_of(value)))}; }
 
 // A value in another kind; what goes from double to half goes through float, as in torch.
 template <typename To, typename From>

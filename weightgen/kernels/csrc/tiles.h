@@ -174,10 +174,10 @@ template <typename T, int N>
 WEIGHTGEN_BOTH Pack<Compute<T>, N> look_up(const Job& job, Index network, Index target) {
   const Index token = target / job.chunk, within = target - token * job.chunk;
   const T* books = static_cast<const T*>(job.tokens) + within;
-  const Index* codes = job.codes + (network * (job.values / job.chunk) + token) * job.levels;
+  const Index codes = (network * (job.values / job.chunk) + token) * job.levels;
   Pack<Compute<T>, N> sum;
   for (Index level = 0; level < job.levels; ++level) {
-    const T* entry = books + (level * job.entries + codes[level]) * job.chunk;
+    const T* entry = books + (level * job.entries + code_at(job, codes + level)) * job.chunk;
     if constexpr (N == 1) {
       const auto value = cast<Compute<T>>(*entry);
       sum.values[0] = level ? sum.values[0] + value : value;

@@ -1,71 +1,155 @@
-// The CPU twin: segments whose rows lie side by side in the token matrix are written a row, or a few rows, at a time.
+// The CPU twin: rows that lie side by side in the token matrix are put together in the nearest cache, some at a time,
+// and written past it. While some are put together the next are fetched, a line for a line: a fetch of many lines at
+// once would fill what the processor has for them and hold up all else.
 
-#include <ATen/Parallel.h>
-
-#include <algorithm>
-#include <vector>
-
-#include "job.h"
-#include "memory.h"
+#include "groups.h"
+#include "lanes.h"
 
 namespace weightgen {
 namespace {
 
-constexpr Index SCRATCH = 2048;           // values put together in the nearest cache before they are written
-constexpr Index ITEM = 1 << 14;           // values that a thread takes at a time, at least
-constexpr Index AHEAD = 2;                // rows that are fetched before they are needed, where they are permuted
+constexpr Index SCRATCH = 1024;            // values put together before they are written; a wider row goes in parts
+constexpr Index DIRECT = 256;              // values of a row from which it is written past the cache by itself
+constexpr Index AHEAD = Index(1) << 18;    // bytes of a segment that are fetched a whole network ahead, at most
 constexpr Index STREAM = Index(32) << 20;  // bytes of output beyond which it is written past the cache
 
-// Neighbouring segments [begin, end) of the table with rows in common; `wide` values of each row, padding included.
-struct Group {
-  Index begin, end, rows, stride, offset, wide;
-};
+// What the values of one segment are normalised by, each operation rounded once; `reference` at the first value or null.
+template <typename C>
+struct Frame {
+  const C* reference;
+  C scale;
+  bool scaled, divide;
 
-struct Item {
-  Index group, row_begin, row_end;
-};
+  Frame(const Job& job, Index number, Index place)
+      : reference(job.reference ? static_cast<const C*>(job.reference) + place : nullptr),
+        scale(job.scales ? static_cast<const C*>(job.scales)[number] : C(1)),
+        scaled(job.scales != nullptr),
+        divide(job.divide != 0) {}
 
-std::vector<Group> groups_of(const Job& job) {
-  std::vector<Group> groups;
-  for (Index number = 0; number < job.segments; ++number) {
-    const Segment& s = job.table[number];
-    if (!groups.empty()) {
-      Group& last = groups.back();
-      if (last.rows == s.rows && last.stride == s.target_row_stride && last.offset + last.wide == s.target_offset) {
-        last.end = number + 1;
-        last.wide += columns(s);
-        continue;
-      }
-    }
-    groups.push_back({number, number + 1, s.rows, s.target_row_stride, s.target_offset, columns(s)});
+  Frame at(Index place) const {
+    Frame moved = *this;
+    if (reference) moved.reference += place;
+    return moved;
   }
-  return groups;
+  template <typename V>
+  V times(V value) const {
+    return !scaled ? value : divide ? value / scale : value * scale;
+  }
+  template <Index N>
+  Values<C, N> normalised(Values<C, N> value, Index place) const {
+    if (reference) value -= read<C, N>(reference + place);
+    return times(value);
+  }
+  template <Index N>
+  Values<C, N> denormalised(Values<C, N> value, Index place) const {
+    value = times(value);
+    if (reference) value += read<C, N>(reference + place);
+    return value;
+  }
+};
+
+// Values side by side, and those that are needed when all of them are done.
+template <typename C, typename S>
+struct Run {
+  const S *from, *next;
+
+  template <Index N>
+  Values<C, N> at(Index place) const {
+    if constexpr (N > 1) __builtin_prefetch(next + place);
+    return read<C, N>(from + place);
+  }
+};
+
+template <typename C, typename S>
+struct Normalised {
+  Run<C, S> run;
+  Frame<C> frame;
+
+  template <Index N>
+  Values<C, N> at(Index place) const {
+    return frame.template normalised<N>(run.template at<N>(place), place);
+  }
+};
+
+template <typename C, typename S>
+struct Denormalised {
+  Run<C, S> run;
+  Frame<C> frame;
+
+  template <Index N>
+  Values<C, N> at(Index place) const {
+    return frame.template denormalised<N>(run.template at<N>(place), place);
+  }
+};
+
+// Sums of one codebook entry of each level, first to last; LEVELS is their number, or 0 if it is any.
+template <typename C, typename T, int LEVELS>
+struct Sums {
+  const T* entries[LEVELS ? LEVELS : 1];
+  const T* const* others;
+  Index levels;
+  Frame<C> frame;
+
+  Sums(const T* const* given, Index count, const Frame<C>& frame) : others(given), levels(count), frame(frame) {
+    for (int level = 0; level < (LEVELS ? LEVELS : 1); ++level) entries[level] = given[level];
+  }
+
+  template <Index N>
+  Values<C, N> at(Index place) const {
+    Values<C, N> sum = read<C, N>(entries[0] + place);
+    for (int level = 1; level < LEVELS; ++level) sum += read<C, N>(entries[level] + place);
+    if constexpr (!LEVELS)
+      for (Index level = 1; level < levels; ++level) sum += read<C, N>(others[level] + place);
+    return frame.template denormalised<N>(sum, place);
+  }
+};
+
+// An unsigned number of the size of a value: what is only moved keeps every bit.
+template <typename T>
+using Moved = std::conditional_t<
+    sizeof(T) == 8, std::uint64_t,
+    std::conditional_t<sizeof(T) == 4, std::uint32_t, std::conditional_t<sizeof(T) == 2, std::uint16_t, std::uint8_t>>>;
+
+// Fills `to`, past the cache if that is asked for and values are not cast on the way.
+template <typename C, typename T, typename Source>
+void put(T* to, Index count, const Source& source, bool streaming) {
+  if constexpr (std::is_same_v<C, T>)
+    if (streaming) return fill_streaming<C>(to, count, source);
+  fill<C>(to, count, source);
 }
 
-// Calls body(group, network, first row, row after the last) on all threads.
-template <typename Body>
-void for_rows(const Job& job, const Body& body) {
-  const std::vector<Group> groups = groups_of(job);
-  std::vector<Item> items;
-  for (Index number = 0; number < Index(groups.size()); ++number) {
-    const Index rows = groups[number].rows, step = std::max<Index>(1, ITEM / groups[number].wide);
-    for (Index row = 0; row < rows; row += step) items.push_back({number, row, std::min(row + step, rows)});
-  }
-  const Index count = items.size();
-  if (!count) return;
-  const Index grain = std::max<Index>(1, 2 * ITEM * count / std::max<Index>(1, job.values));
-  at::parallel_for(0, job.networks * count, grain, [&](Index begin, Index end) {
-    for (Index place = begin; place < end; ++place) {
-      const Item& item = items[place % count];
-      body(groups[item.group], place / count, item.row_begin, item.row_end);
-    }
-    stream_end();
-  });
+template <typename T>
+void move(T* to, const T* from, const T* next, Index count, bool streaming) {
+  using U = Moved<T>;
+  const Run<U, U> run{reinterpret_cast<const U*>(from), reinterpret_cast<const U*>(next)};
+  put<U>(reinterpret_cast<U*>(to), count, run, streaming);
 }
 
 const Index* permutation_of(const Job& job, Index network) {
   return job.permutations ? job.permutations + network * job.units : nullptr;
 }
+
+// A segment of one network's tensor.
+template <typename S>
+struct Part {
+  const Segment& s;
+  const Index* permutation;
+  S* tensor;
+
+  Part(const Job& job, const Segment& s, Index network) : s(s), permutation(permutation_of(job, network)) {
+    const Place& place = job.places[s.tensor];
+    tensor = reinterpret_cast<S*>(place.address) + network * place.stride + s.source_offset;
+  }
+  S* row(Index number) const { return tensor + source_row(s, number, permutation) * s.source_row_stride; }
+
+  // What to fetch while a row is moved: the row after it. Where rows are permuted, all rows of the next network's segment
+  // are fetched in their own order, which is faster, if the cache holds them.
+  const S* after(const Job& job, Index network, Index number) const {
+    if (s.row_permutation < 0) return tensor + (number + 1) * s.source_row_stride;
+    if (s.rows * s.source_row_stride * Index(sizeof(S)) > AHEAD) return row(std::min(number + 1, s.rows - 1));
+    return tensor + number * s.source_row_stride + (network + 1 < job.networks ? job.places[s.tensor].stride : 0);
+  }
+};
 
 // Calls run(place in the tensor's row, column, count) for columns low to high of a row, unit by unit.
 template <typename Run>
@@ -78,124 +162,60 @@ inline void for_units(const Segment& s, const Index* permutation, Index low, Ind
   }
 }
 
-// Columns low to high of a row of a tensor, cast, to `to`.
-template <typename To, typename From>
-void read_row(const Segment& s, const Index* permutation, const From* from, Index low, Index high, To* to) {
-  if (contiguous(s)) {
-    cast_run(to, from + low, high - low);
-  } else if (s.block == 1 && s.column_permutation >= 0) {
+// Columns low to high of a row of a tensor that lie apart there, side by side in `to`.
+template <typename S>
+void read_row(const Segment& s, const Index* permutation, const S* from, Index low, Index high, S* to) {
+  if (s.block == 1 && s.column_permutation >= 0) {
     const Index* order = permutation + s.column_permutation + low;
-    for (Index i = 0; i < high - low; ++i) to[i] = cast<To>(from[order[i] * s.source_unit_stride]);
+    for (Index i = 0; i < high - low; ++i) to[i] = from[order[i] * s.source_unit_stride];
   } else if (s.block == 1) {
-    for (Index i = 0; i < high - low; ++i) to[i] = cast<To>(from[(low + i) * s.source_unit_stride]);
+    for (Index i = 0; i < high - low; ++i) to[i] = from[(low + i) * s.source_unit_stride];
   } else {
     for_units(s, permutation, low, high, [&](Index source, Index column, Index count) {
-      cast_run(to + column - low, from + source, count);
+      std::memcpy(to + column - low, from + source, count * sizeof(S));
     });
   }
 }
 
 // The inverse: columns low to high of a row of a tensor from `from`.
-template <typename T>
-void write_row(const Segment& s, const Index* permutation, const T* from, Index low, Index high, T* to) {
+template <typename S>
+void write_row(const Segment& s, const Index* permutation, const S* from, Index low, Index high, S* to) {
   if (s.block == 1 && s.column_permutation >= 0) {
     const Index* order = permutation + s.column_permutation + low;
     for (Index i = 0; i < high - low; ++i) to[order[i] * s.source_unit_stride] = from[i];
   } else {
     for_units(s, permutation, low, high, [&](Index source, Index column, Index count) {
-      cast_run(to + source, from + column - low, count);
+      std::memcpy(to + source, from + column - low, count * sizeof(S));
     });
   }
 }
 
-// to = (from − reference) / scale, or · scale, each operation rounded once; `to` may be `from`, the others null.
-template <typename C, typename S>
-void normalise(C* to, const S* from, Index count, const C* reference, const C* scale, bool divide) {
-  const C by = scale ? *scale : C(1);
-  if (reference && scale && divide) {
-#pragma GCC ivdep
-    for (Index i = 0; i < count; ++i) to[i] = (cast<C>(from[i]) - reference[i]) / by;
-  } else if (reference) {
-#pragma GCC ivdep
-    for (Index i = 0; i < count; ++i) to[i] = cast<C>(from[i]) - reference[i];
-    if (scale) normalise<C>(to, to, count, nullptr, scale, divide);
-  } else if (divide) {
-#pragma GCC ivdep
-    for (Index i = 0; i < count; ++i) to[i] = cast<C>(from[i]) / by;
-  } else {
-#pragma GCC ivdep
-    for (Index i = 0; i < count; ++i) to[i] = cast<C>(from[i]) * by;
-  }
-}
-
-// to = from · scale + reference, or / scale: the inverse of `normalise`.
-template <typename C, typename S>
-void denormalise(C* to, const S* from, Index count, const C* reference, const C* scale, bool divide) {
-  const C by = scale ? *scale : C(1);
-  if (reference && scale && !divide) {
-#pragma GCC ivdep
-    for (Index i = 0; i < count; ++i) to[i] = cast<C>(from[i]) * by + reference[i];
-  } else if (scale && divide) {
-#pragma GCC ivdep
-    for (Index i = 0; i < count; ++i) to[i] = cast<C>(from[i]) / by;
-    if (reference) denormalise<C>(to, to, count, reference, nullptr, false);
-  } else if (scale) {
-#pragma GCC ivdep
-    for (Index i = 0; i < count; ++i) to[i] = cast<C>(from[i]) * by;
-  } else {
-#pragma GCC ivdep
-    for (Index i = 0; i < count; ++i) to[i] = cast<C>(from[i]) + reference[i];
-  }
-}
-
-template <typename C>
-const C* scale_of(const Job& job, Index number) {
-  return job.scales ? static_cast<const C*>(job.scales) + number : nullptr;
-}
-
-template <typename C>
-const C* reference_at(const Job& job, Index place) {
-  return job.reference ? static_cast<const C*>(job.reference) + place : nullptr;
-}
-
-// Columns low to high of one row of a segment, from the tensor to `to`.
-template <typename T>
-void gather_run(const Job& job, Index number, Index network, Index row, Index low, Index high, T* to) {
+// Columns [low, high) of rows [row, row + count) of a segment to `to`, one row every `stride` values.
+template <typename T, typename S>
+void gather_rows(const Job& job, Index number, const Rows& rows, Index row, Index count, Index low, Index high, T* to,
+                 Index stride, bool streaming) {
   using C = Compute<T>;
   const Segment& s = job.table[number];
-  const Place& place = job.places[s.tensor];
-  const Index* permutation = permutation_of(job, network);
-  const Index line = network * place.stride + s.source_offset + source_row(s, row, permutation) * s.source_row_stride;
-  const bool plain = place.kind == job.kind && !job.reference && !job.scales;
-  with_kind(place.kind, [&](auto kind) {
-    using S = decltype(kind);
-    const S* from = reinterpret_cast<const S*>(place.address) + line;
-    if ((s.row_permutation >= 0 || !plain) && row + AHEAD < s.rows && contiguous(s)) {
-      // The processor does not foresee the next row of a permutation, nor far enough while it computes.
-      const Index step = source_row(s, row + AHEAD, permutation) - source_row(s, row, permutation);
-      prefetch(from + step * s.source_row_stride + low, (high - low) * Index(sizeof(S)));
+  const Part<const S> part(job, s, rows.network);
+  const bool plain = std::is_same_v<T, S> && !job.reference && !job.scales, together = contiguous(s);
+  const Frame<C> frame(job, number, target_index(s, row, low));
+  alignas(64) S apart[SCRATCH];
+  for (Index i = 0; i < count; ++i, to += stride) {
+    const S *from = part.row(row + i) + low, *next = part.after(job, rows.network, row + i) + low;
+    if (!together) {
+      fetch(next, (high - low) * Index(sizeof(S)));
+      read_row(s, part.permutation, from - low, low, high, apart);
+      from = apart;
     }
-    if constexpr (!MEET<T, S>) return;
-    if constexpr (std::is_same_v<S, T>) {
+    if constexpr (std::is_same_v<T, S>) {
       if (plain) {
-        read_row(s, permutation, from, low, high, to);
-        return;
+        move(to, from, next, high - low, streaming);
+        continue;
       }
     }
-    C buffer[std::is_same_v<T, C> ? 1 : SCRATCH];
-    C* values = nullptr;
-    if constexpr (std::is_same_v<T, C>) values = to;
-    else values = buffer;
-    const C* reference = reference_at<C>(job, target_index(s, row, low));
-    const C* scale = scale_of<C>(job, number);
-    if (contiguous(s) && (reference || scale)) {
-      normalise<C>(values, from + low, high - low, reference, scale, job.divide);
-    } else {
-      read_row(s, permutation, from, low, high, values);
-      if (reference || scale) normalise<C>(values, values, high - low, reference, scale, job.divide);
-    }
-    if constexpr (!std::is_same_v<T, C>) cast_run(to, values, high - low);
-  });
+    if constexpr (!std::is_same_v<T, std::uint8_t>)
+      put<C>(to, high - low, Normalised<C, S>{{from, next}, frame.at(i * s.target_row_stride)}, streaming);
+  }
 }
 
 template <typename T>
@@ -203,172 +223,142 @@ void gather(const Job& job) {
   const Index bytes = job.networks * job.values * Index(sizeof(T));
   const bool stream = bytes >= STREAM;
   if (stream) prefer_large_pages(job.tokens, bytes);
-  for_rows(job, [&](const Group& group, Index network, Index row_begin, Index row_end) {
+  for_rows(job, [&](const Rows& rows) {
     alignas(64) T scratch[SCRATCH];
-    T* tokens = static_cast<T*>(job.tokens) + network * job.values + group.offset;
+    const Group& group = rows.group;
+    T* tokens = static_cast<T*>(job.tokens) + rows.network * job.values + group.offset;
     const Index step = std::min(group.wide, SCRATCH);
-    const Index rows = group.wide == group.stride ? std::max<Index>(1, SCRATCH / group.wide) : 1;
-    for (Index row = row_begin; row < row_end; row += rows) {
-      const Index count = std::min(rows, row_end - row);
+    const Index several = group.wide == group.stride ? std::max<Index>(1, SCRATCH / group.wide) : 1;
+    // Wide rows need not be put together first; only where they are cast.
+    const bool direct = stream && sizeof(T) == sizeof(Compute<T>) && group.wide >= DIRECT;
+    for (Index row = rows.begin; row < rows.end; row += several) {
+      const Index count = std::min(several, rows.end - row);
       for (Index low = 0; low < group.wide; low += step) {
         const Index high = std::min(low + step, group.wide);
         T* target = tokens + row * group.stride + low;
-        T* out = stream ? scratch : target;
-        for (Index next = 0; next < count; ++next) {
-          Index begin = -low;  // where a segment begins, seen from `low`
-          for (Index number = group.begin; number < group.end; ++number) {
-            const Segment& s = job.table[number];
-            T* to = out + next * group.wide + begin;
-            const Index first = std::max<Index>(0, -begin), last = std::min(columns(s), high - low - begin);
-            const Index values = std::min(last, width(s));
-            if (first < values) gather_run(job, number, network, row + next, first, values, to + first);
-            const Index zeros = std::max(first, values);
-            if (zeros < last) std::memset(to + zeros, 0, (last - zeros) * sizeof(T));
-            begin += columns(s);
-          }
+        T* out = stream && !direct ? scratch : target;
+        Index begin = -low;  // where a segment begins, seen from `low`
+        for (Index number = group.begin; number < group.end; ++number) {
+          const Segment& s = job.table[number];
+          const Index first = std::max<Index>(0, -begin), last = std::min(columns(s), high - low - begin);
+          const Index end = std::min(last, width(s)), zeros = std::max(first, end);
+          if (first < end)
+            with_kind(job.places[s.tensor].kind, [&](auto kind) {
+              using S = decltype(kind);
+              if constexpr (MEET<T, S>)
+                gather_rows<T, S>(job, number, rows, row, count, first, end, out + begin + first, group.wide,
+                                  direct);
+            });
+          if (zeros < last)
+            for (Index i = 0; i < count; ++i)
+              std::memset(out + i * group.wide + begin + zeros, 0, (last - zeros) * sizeof(T));
+          begin += columns(s);
         }
-        if (stream) stream_copy(target, scratch, ((count - 1) * group.wide + high - low) * sizeof(T));
+        if (stream && !direct) stream_copy(target, scratch, ((count - 1) * group.wide + high - low) * sizeof(T));
       }
     }
   });
 }
 
-// Adds up to four runs of values to `to`, or begins it with them; one pass, from the first to the last.
-template <int COUNT, bool BEGIN, typename T, typename C>
-void sum_runs(const T* const* runs, Index length, C* to) {
-  const T *first = runs[0], *second = runs[COUNT > 1], *third = runs[COUNT > 2 ? 2 : 0], *fourth = runs[COUNT - 1];
-#pragma GCC ivdep
-  for (Index i = 0; i < length; ++i) {
-    C sum = BEGIN ? cast<C>(first[i]) : to[i] + cast<C>(first[i]);
-    if constexpr (COUNT > 1) sum += cast<C>(second[i]);
-    if constexpr (COUNT > 2) sum += cast<C>(third[i]);
-    if constexpr (COUNT > 3) sum += cast<C>(fourth[i]);
-    to[i] = sum;
+// Codebook entries of the tokens of one network.
+template <typename T>
+struct Book {
+  const Job& job;
+  Index first;  // place of the network's first code
+
+  Book(const Job& job, Index network) : job(job), first(network * (job.values / job.chunk) * job.levels) {}
+
+  const T* entry(Index token, Index level) const {
+    const Index code = code_at(job, first + token * job.levels + level);
+    return static_cast<const T*>(job.tokens) + (level * job.entries + code) * job.chunk;
   }
-}
+};
 
-template <bool BEGIN, typename T, typename C>
-void sum_runs(const T* const* runs, Index count, Index length, C* to) {
-  if (count == 1) sum_runs<1, BEGIN>(runs, length, to);
-  else if (count == 2) sum_runs<2, BEGIN>(runs, length, to);
-  else if (count == 3) sum_runs<3, BEGIN>(runs, length, to);
-  else sum_runs<4, BEGIN>(runs, length, to);
-}
-
-// The sums of codebook entries at places [begin, begin + count) of a network's token matrix.
-template <typename T, typename C>
-void look_up(const Job& job, Index network, Index begin, Index count, C* to) {
-  const Index token = begin / job.chunk;
-  const Index* own = job.codes + (network * (job.values / job.chunk) + token) * job.levels;
-  Index within = begin - token * job.chunk;
-  for (const Index* end = own; count > 0; own = end, within = 0) {
-    const T* books = static_cast<const T*>(job.tokens) + within;
-    const Index run = std::min(job.chunk - within, count);
-    end += job.levels;
-    for (Index level = 0; level < job.levels; level += 4) {
-      const T* runs[4];
-      const Index levels = std::min<Index>(4, job.levels - level);
-      for (Index i = 0; i < levels; ++i)
-        runs[i] = books + ((level + i) * job.entries + own[level + i]) * job.chunk;
-      if (level) sum_runs<false>(runs, levels, run, to);
-      else sum_runs<true>(runs, levels, run, to);
-    }
-    to += run, count -= run;
-  }
-}
-
-// Columns low to high of one row of a segment, from the tokens to `to`, in the order of the token matrix.
+// Values [begin, begin + count) of a network's token matrix, looked up, to `to`; `entries` has room for all levels.
 template <typename T, typename S>
-void decode_run(const Job& job, Index number, Index network, Index row, Index low, Index high, S* to) {
+void look_up(const Book<T>& book, Index number, Index begin, Index count, const T** entries, S* to) {
   using C = Compute<T>;
-  const Index begin = target_index(job.table[number], row, low), count = high - low;
-  const T* tokens = static_cast<const T*>(job.tokens) + network * job.values + begin;
-  if constexpr (std::is_same_v<T, S>) {
-    if (!job.codes && !job.reference && !job.scales) {
-      if (count == 1) *to = *tokens;
-      else std::memcpy(to, tokens, count * sizeof(T));
-      return;
-    }
+  const Job& job = book.job;
+  Index token = begin / job.chunk, within = begin - token * job.chunk;
+  for (; count > 0; ++token, within = 0) {
+    const Index run = std::min(job.chunk - within, count);
+    for (Index level = 0; level < job.levels; ++level) entries[level] = book.entry(token, level) + within;
+    const Frame<C> frame(job, number, begin);
+    if (job.levels == 4) fill<C>(to, run, Sums<C, T, 4>(entries, 4, frame));
+    else fill<C>(to, run, Sums<C, T, 0>(entries, job.levels, frame));
+    to += run, begin += run, count -= run;
   }
-  if (!job.codes && row + AHEAD < job.table[number].rows)
-    prefetch(tokens + AHEAD * job.table[number].target_row_stride, count * Index(sizeof(T)));
-  C buffer[std::is_same_v<S, C> ? 1 : SCRATCH];
-  C* values = nullptr;
-  if constexpr (std::is_same_v<S, C>) values = to;
-  else values = buffer;
-  const C* reference = reference_at<C>(job, begin);
-  const C* scale = scale_of<C>(job, number);
-  if (job.codes) look_up<T>(job, network, begin, count, values);
-  if (!reference && !scale) {
-    if (!job.codes) cast_run(values, tokens, count);
-  } else if (job.codes) {
-    denormalise<C>(values, values, count, reference, scale, job.divide);
-  } else {
-    denormalise<C>(values, tokens, count, reference, scale, job.divide);
-  }
-  if constexpr (!std::is_same_v<S, C>) cast_run(to, values, count);
 }
 
 // A segment of one column, such as a bias: rows of one value are too short to be worth a call each.
 template <typename T, typename S>
-void scatter_column(const Job& job, Index number, Index network, Index row_begin, Index row_end) {
+void scatter_column(const Job& job, Index number, const Rows& rows) {
   using C = Compute<T>;
   const Segment& s = job.table[number];
-  const Place& place = job.places[s.tensor];
-  const Index* permutation = permutation_of(job, network);
-  S* tensor = reinterpret_cast<S*>(place.address) + network * place.stride + s.source_offset;
-  const T* tokens = static_cast<const T*>(job.tokens) + (job.codes ? 0 : network * job.values);
-  const Index* codes = job.codes + network * (job.values / job.chunk) * job.levels;
-  for (Index row = row_begin; row < row_end; ++row) {
+  const Part<S> part(job, s, rows.network);
+  const T* tokens = static_cast<const T*>(job.tokens) + (job.codes ? 0 : rows.network * job.values);
+  const Book<T> book(job, rows.network);
+  const bool plain = std::is_same_v<T, S> && !job.codes && !job.reference && !job.scales;
+  for (Index row = rows.begin; row < rows.end; ++row) {
     const Index target = target_index(s, row, 0);
-    S* to = tensor + source_row(s, row, permutation) * s.source_row_stride;
+    S* to = part.row(row);
     if constexpr (std::is_same_v<T, S>) {
-      if (!job.codes && !job.reference && !job.scales) {
+      if (plain) {
         *to = tokens[target];
         continue;
       }
     }
-    C value{};
-    if (job.codes) {
-      const Index token = target / job.chunk, within = target - token * job.chunk;
-      for (Index level = 0; level < job.levels; ++level) {
-        const C entry = cast<C>(tokens[(level * job.entries + codes[token * job.levels + level]) * job.chunk + within]);
-        value = level ? value + entry : entry;
+    if constexpr (!std::is_same_v<T, std::uint8_t>) {
+      C value{};
+      if (job.codes) {
+        const Index token = target / job.chunk, within = target - token * job.chunk;
+        value = cast<C>(book.entry(token, 0)[within]);
+        for (Index level = 1; level < job.levels; ++level) value += cast<C>(book.entry(token, level)[within]);
+      } else {
+        value = cast<C>(tokens[target]);
       }
-    } else {
-      value = cast<C>(tokens[target]);
+      *to = cast<S>(Frame<C>(job, number, target).template denormalised<1>(value, 0));
     }
-    const C *reference = reference_at<C>(job, target), *scale = scale_of<C>(job, number);
-    if (reference || scale) denormalise<C>(&value, &value, 1, reference, scale, job.divide);
-    *to = cast<S>(value);
   }
 }
 
 template <typename T, typename S>
-void scatter_rows(const Job& job, Index number, Index network, Index row_begin, Index row_end, bool stream) {
+void scatter_rows(const Job& job, Index number, const Rows& rows, bool stream, const T** entries) {
+  using C = Compute<T>;
   alignas(64) S scratch[SCRATCH];
   const Segment& s = job.table[number];
-  const Place& place = job.places[s.tensor];
-  const Index* permutation = permutation_of(job, network);
-  S* tensor = reinterpret_cast<S*>(place.address) + network * place.stride + s.source_offset;
+  const Part<S> part(job, s, rows.network);
+  const T* tokens = static_cast<const T*>(job.tokens) + (job.codes ? 0 : rows.network * job.values);
+  const Book<T> book(job, rows.network);
+  const bool plain = std::is_same_v<T, S> && !job.codes && !job.reference && !job.scales;
   const Index wide = width(s), step = std::min(wide, SCRATCH);
   const bool together = contiguous(s);
   // Rows that follow one another in the tensor are written at once.
   const bool packed = together && s.row_permutation < 0 && s.source_row_stride == wide;
-  const Index rows = packed ? std::max<Index>(1, SCRATCH / wide) : 1;
-  for (Index row = row_begin; row < row_end; row += rows) {
-    const Index count = std::min(rows, row_end - row);
-    S* line = tensor + source_row(s, row, permutation) * s.source_row_stride;
+  const Index several = packed ? std::max<Index>(1, SCRATCH / wide) : 1;
+  const bool direct = stream && together && !job.codes && std::is_same_v<S, C> && wide >= DIRECT;
+  const auto decode = [&](Index row, Index low, Index high, S* to) {
+    const Index begin = target_index(s, row, low), count = high - low;
+    const T *from = tokens + begin, *next = from + count;
+    if (job.codes) {
+      if constexpr (!std::is_same_v<T, std::uint8_t>) look_up(book, number, begin, count, entries, to);
+      return;
+    }
+    if (count == wide) next = from + several * s.target_row_stride;
+    if constexpr (std::is_same_v<T, S>)
+      if (plain) return move(to, from, next, count, direct);
+    if constexpr (!std::is_same_v<T, std::uint8_t>)
+      put<C>(to, count, Denormalised<C, T>{{from, next}, Frame<C>(job, number, begin)}, direct);
+  };
+  for (Index row = rows.begin; row < rows.end; row += several) {
+    const Index count = std::min(several, rows.end - row);
+    S* line = part.row(row);
     for (Index low = 0; low < wide; low += step) {
       const Index high = std::min(low + step, wide);
-      S* out = together && !stream ? line + low : scratch;
-      for (Index next = 0; next < count; ++next)
-        decode_run<T>(job, number, network, row + next, low, high, out + next * wide);
-      if (together && stream) {
-        stream_copy(line + low, scratch, ((count - 1) * wide + high - low) * sizeof(S));
-      } else if (!together) {
-        write_row(s, permutation, scratch, low, high, line);
-      }
+      S* out = together && (!stream || direct) ? line + low : scratch;
+      for (Index i = 0; i < count; ++i) decode(row + i, low, high, out + i * wide);
+      if (!together) write_row(s, part.permutation, scratch, low, high, line);
+      else if (stream && !direct) stream_copy(line + low, scratch, ((count - 1) * wide + high - low) * sizeof(S));
     }
   }
 }
@@ -383,13 +373,14 @@ void scatter(const Job& job) {
       prefer_large_pages(reinterpret_cast<void*>(place.address), job.networks * place.stride * Index(sizeof kind));
     });
   }
-  for_rows(job, [&](const Group& group, Index network, Index row_begin, Index row_end) {
-    for (Index number = group.begin; number < group.end; ++number) {
+  for_rows(job, [&](const Rows& rows) {
+    std::vector<const T*> entries(job.levels);
+    for (Index number = rows.group.begin; number < rows.group.end; ++number) {
       with_kind(job.places[job.table[number].tensor].kind, [&](auto kind) {
         using S = decltype(kind);
         if constexpr (MEET<T, S>) {
-          if (width(job.table[number]) == 1) scatter_column<T, S>(job, number, network, row_begin, row_end);
-          else scatter_rows<T, S>(job, number, network, row_begin, row_end, stream);
+          if (width(job.table[number]) == 1) scatter_column<T, S>(job, number, rows);
+          else scatter_rows<T, S>(job, number, rows, stream, entries.data());
         }
       });
     }
