@@ -14,7 +14,6 @@ All on one thread, and times are those of the processor, which other work on the
 results/alignment.json. Run it as `scripts/benchmarks/alignment`, or with some of the names above for these alone.
 """
 
-import importlib.util
 import json
 import os
 import platform
@@ -23,12 +22,12 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy
 import torch
 from scipy.optimize import linear_sum_assignment
+from tested import tested
 from torch import Tensor
 
 from weightgen import Architecture, Checkpoint, Zoo
@@ -50,18 +49,7 @@ PAIRS = 5
 REPEATS = 3
 COPIED = ("mlp", "cnn", "lenet", "resnet_a", "resnet18", "vit", "bert", "gpt2", "llama")
 
-
-def _tested_networks() -> ModuleType:
-    """The small networks of the tests, and how they are permuted and compared."""
-    specification = importlib.util.spec_from_file_location("networks", ROOT / "tests/structure/networks.py")
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["networks"] = module
-    specification.loader.exec_module(module)
-    return module
-
-
-networks = _tested_networks()
+networks = tested("structure/networks.py")
 
 
 def loop(state: Mapping[str, numpy.ndarray], reference: Mapping[str, numpy.ndarray], groups: Sequence[AxisGroup], seed):

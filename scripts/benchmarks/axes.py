@@ -8,7 +8,6 @@ work on the machine disturbs less. Writes results/axes.json.
 Run it as `scripts/benchmarks/axes`, or with names of networks for those alone, which writes nothing.
 """
 
-import importlib.util
 import json
 import os
 import platform
@@ -17,27 +16,16 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
+from tested import tested
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS = ROOT / "scripts/benchmarks/results/axes.json"
 REPEATS = 3
 
-
-def _tested_networks() -> ModuleType:
-    """The small networks of the tests, and how they are compared."""
-    specification = importlib.util.spec_from_file_location("networks", ROOT / "tests/structure/networks.py")
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["networks"] = module
-    specification.loader.exec_module(module)
-    return module
-
-
-networks = _tested_networks()
+networks = tested("structure/networks.py")
 Build = Callable[[], Any]
 
 

@@ -5,7 +5,6 @@ results/fuzz.json; exits with 1 if anything went wrong. Run it as `scripts/bench
 """
 
 import argparse
-import importlib.util
 import json
 import random
 import resource
@@ -17,6 +16,8 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
+from tested import tested
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESULT = Path(__file__).resolve().parent / "results" / "fuzz.json"
 
@@ -25,18 +26,9 @@ MEMORY = 6 * 2**30
 """Bytes of address space of a reading process; torch alone takes some gigabytes of it."""
 
 
-def load(name: str):
-    """A module of the tests, by its path."""
-    path = ROOT / "tests" / "formats" / f"{name}.py"
-    specification = importlib.util.spec_from_file_location(f"format_{name}", path)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
 def read_batch(name: str, seed: int, files: int) -> None:
     """Reads damaged sources of one format and prints what became of them; the number of the last one is on stderr."""
-    examples, fuzzing = load("examples").EXAMPLES, load("fuzzing")
+    examples, fuzzing = tested("formats/examples.py").EXAMPLES, tested("formats/fuzzing.py")
     warnings.simplefilter("ignore")
     found: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -64,7 +56,7 @@ def main() -> int:
         read_batch(name, int(seed), int(files))
         return 0
     begin = time.perf_counter()
-    names = sorted(load("examples").EXAMPLES)
+    names = sorted(tested("formats/examples.py").EXAMPLES)
     each = -(-arguments.files // len(names))
     formats, failures = {}, []
     for name in names:

@@ -6,7 +6,6 @@ results/kills.json; exits with 1 if anything differs. Run it as `scripts/benchma
 """
 
 import argparse
-import importlib.util
 import json
 import random
 import shutil
@@ -16,19 +15,13 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from tested import tested
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESULT = Path(__file__).resolve().parent / "results" / "kills.json"
 
 SMALL, BIG = 30, 6
 """Networks that are packed together, and those that are written piece by piece."""
-
-
-def load():
-    path = ROOT / "tests" / "zoo" / "killing.py"
-    specification = importlib.util.spec_from_file_location("killing", path)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
 
 
 def files(zoo: Path) -> dict[str, bytes]:
@@ -46,7 +39,7 @@ def main() -> int:
 
     # What is forked must have no threads.
     torch.set_num_threads(1)
-    killing, chance, begin = load(), random.Random(arguments.seed), time.perf_counter()
+    killing, chance, begin = tested("zoo/killing.py"), random.Random(arguments.seed), time.perf_counter()
     entered: Counter[int] = Counter()
     kills = zoos = 0
     failures: list[str] = []

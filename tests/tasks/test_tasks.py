@@ -113,3 +113,10 @@ def test_missing_mnist_says_where_it_was_looked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("WEIGHTGEN_DATA", str(tmp_path))
     with pytest.raises(MissingDataError, match=r"mnist.*WEIGHTGEN_DATA"):
         mnist().train()
+
+
+def test_evaluation_leaves_the_statistics_of_norms_alone():
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.BatchNorm1d(64), torch.nn.Linear(64, 10)).train()
+    before = module[1].running_mean.clone()
+    evaluate(module, get_task("digits"))
+    assert torch.equal(module[1].running_mean, before) and module[1].num_batches_tracked == 0 and module.training

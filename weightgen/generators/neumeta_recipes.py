@@ -13,11 +13,12 @@ import torch
 import weightgen
 from weightgen.artefact import MODEL
 from weightgen.checkpoint import Checkpoint
-from weightgen.errors import ArchitectureError, OutputError, WeightgenError
+from weightgen.errors import OutputError, WeightgenError
 from weightgen.generators.implicit import ImplicitConfig, Sizes
 from weightgen.generators.neumeta import NeuMeta, Statistics, function_of
 from weightgen.generators.neumeta_training import NeuMetaTraining, fit_function, measure_statistics
 from weightgen.tasks import Task, evaluate, get_task
+from weightgen.tasks.evaluation import check_fits
 from weightgen.training.loop import LoopConfig, Progress
 
 STATE = ".training.safetensors"
@@ -55,7 +56,7 @@ def fit(
             "impossible widths", got=f"{training.low} to {training.high}", expected="0 < smallest ≤ largest"
         )
     images, labels = task.train()
-    _check(checkpoint, task)
+    check_fits(checkpoint.build(), task, task.train()[0])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         function = function_of(checkpoint.architecture, checkpoint.state_dict(), implicit)
@@ -140,23 +141,6 @@ def make_neumeta(
     return f"{out}: trained in {seconds:.0f} s, validation accuracy " + ", ".join(
         f"{100 * row['accuracy']:.1f} % at {row['width']:.2g}" for row in measured
     )
-
-
-def _check(checkpoint: Checkpoint, task: Task) -> None:
-    """The network must take the task's images and have its classes, before anything is trained."""
-    evaluate_on = task.train()[0][:1]
-    try:
-        with torch.no_grad():
-            outputs = checkpoint.build()(evaluate_on).shape[-1]
-    except (RuntimeError, ValueError) as error:
-        raise ArchitectureError(
-            "the network does not take the task's images", where=task.name, got=str(error), expected=list(task.input)
-        ) from error
-    if outputs != len(task.classes):
-        raise ArchitectureError(
-            "the network has not as many outputs as the task has classes", where=task.name, got=outputs,
-            expected=len(task.classes),
-        )  # fmt: skip
 
 
 def _is_fast_in_half() -> bool:
