@@ -20,10 +20,10 @@ def raising(monkeypatch):
     """Makes `weightgen evaluate FILE --task T` raise what it is given."""
 
     def install(error: BaseException) -> None:
-        def load(path):
+        def opened(source):
             raise error
 
-        monkeypatch.setattr("weightgen.checkpoint.Checkpoint.load", load)
+        monkeypatch.setattr("weightgen.formats.opening.open_network", opened)
 
     return install
 
@@ -82,7 +82,7 @@ def test_wrong_usage_is_two_lines_and_2(capsys, arguments, line):
 def test_a_real_error_in_a_real_process(tmp_path):
     found = run("inspect", str(tmp_path / "no.safetensors"), stdout=subprocess.PIPE)
     assert (found.returncode, found.stdout) == (1, "")
-    assert found.stderr == f"error: no such file; in {tmp_path / 'no.safetensors'}\n"
+    assert found.stderr == f"error: no such file or folder; in {tmp_path / 'no.safetensors'}\n"
     found = run("--debug", "inspect", str(tmp_path / "no.safetensors"), stdout=subprocess.PIPE)
     assert found.returncode == 1 and "Traceback" in found.stderr
 
