@@ -87,3 +87,11 @@ def test_wrong_options_are_one_line(file, tmp_path, capsys, options, words):
 def test_a_file_that_is_there_is_not_overwritten(file, capsys):
     assert main(["morph", file, "--width", "0.5", "--out", file]) == 1
     assert "overwrite it with --force" in capsys.readouterr().err
+
+
+def test_a_recipe_is_morphed_with_random_weights_and_says_so(tmp_path, capsys):
+    out = tmp_path / "wide.safetensors"
+    assert main(["morph", "weightgen/mlp?hidden=8", "--width", "2", "--method", "net2net", "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert "weightgen/mlp?hidden=8 has no trained weights here; they are random" in printed.err
+    assert str(Checkpoint.load(out).architecture) == "weightgen/mlp?hidden=16"

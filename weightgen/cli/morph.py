@@ -31,6 +31,7 @@ def morph(
     method: str | None = None,
     task: str | None = None,
     architecture: str | None = None,
+    part: str | None = None,
     ignore: Many = (),
     round_to: int = 1,
     repair: bool | None = None,
@@ -51,8 +52,8 @@ def morph(
     Parameters
     ----------
     checkpoint
-        A checkpoint file, any file or folder of a known format that holds one network, or the folder of a generator
-        that `weightgen train neumeta` wrote: that writes any width in no time, and without data.
+        A file or folder of any format that is read, a recipe such as timm/resnet50, or the folder of a generator that
+        `weightgen train neumeta` wrote: that writes any width in no time, and without data.
     width
         A factor for all layers, or NAME=FACTOR for the outputs of one (or of all that fit layer3.*), again for another.
     depth
@@ -69,6 +70,8 @@ def morph(
         What it is for; without one no data is looked at.
     architecture
         Its recipe, if the file does not tell: weightgen/resnet?blocks=5,5,5.
+    part
+        Which of the networks of a file that holds several.
     ignore
         A layer whose units stay as they are, a name or a pattern; may be given several times.
     round_to
@@ -97,7 +100,7 @@ def morph(
     from weightgen import morphing
 
     target = _target(checkpoint, out, force, task, report)
-    source = _read(checkpoint, architecture)
+    source = _read(checkpoint, part, architecture)
     with progress("morphing") as update:
         made = morphing.morph(
             source, width=_widths(width), depth=depth, params=_number(params), macs=_number(macs), like=like,
@@ -121,21 +124,19 @@ def _target(checkpoint: str, out: Path | None, force: bool, task: str | None, re
     return target
 
 
-def _read(path: str, recipe: str | None) -> "Checkpoint | NeuMeta":
-    """The one network of a file or folder, with a recipe that was named; or a trained generator."""
+def _read(path: str, part: str | None, recipe: str | None) -> "Checkpoint | NeuMeta":
+    """The network of a file, a folder or a recipe, with an architecture that was named; or a trained generator."""
     if is_artefact(path, "neumeta"):
         from weightgen.generators.neumeta import NeuMeta
 
         return NeuMeta.from_pretrained(path)
     from weightgen.architecture import Architecture
     from weightgen.checkpoint import Checkpoint
-    from weightgen.formats import read
+    from weightgen.formats.opening import open_network
 
-    found = read(path)
-    if len(found) != 1:
-        parts = ", ".join(network.part for network in found)
-        raise WeightgenError("more networks than one", where=path, got=parts, remedy="ingest them and export one")
-    one = found[0].checkpoint
+    one = open_network(path, part)
+    if one.card.origin == "random":
+        print(f"note: {path} has no trained weights here; they are random", file=sys.stderr)
     return one if recipe is None else Checkpoint(Architecture.parse(recipe), one.state_dict(), one.card)
 
 
