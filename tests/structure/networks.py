@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from weightgen.structure import AxisGraph, AxisGroup, permuted
+from weightgen.structure.tracing import trace_axes
 
 
 @dataclass(frozen=True)
@@ -421,3 +422,12 @@ NETWORKS: dict[str, Callable[[], Example]] = {
     "dit": _dit,
 }
 """By name, each with random weights."""
+
+
+def traced(name: str) -> tuple[Example, AxisGraph]:
+    """A network of `NETWORKS` with random weights, norms and statistics, and its groups."""
+    torch.manual_seed(0)
+    example = NETWORKS[name]()
+    graph = trace_axes(example.module, example.arguments, example.keywords, example.output)
+    randomise(example.module)
+    return example, graph

@@ -1,18 +1,10 @@
 import pytest
 import torch
-from structure_networks import NETWORKS, all_permuted, all_rescaled, change, randomise
+from structure_networks import NETWORKS, all_permuted, all_rescaled, change, traced
 from torch import nn
 
 from weightgen.structure.activations import correlations, match_activations
 from weightgen.structure.tracing import trace_axes
-
-
-def traced(name: str):
-    torch.manual_seed(0)
-    example = NETWORKS[name]()
-    graph = trace_axes(example.module, example.arguments, example.keywords, example.output)
-    randomise(example.module)
-    return example, graph
 
 
 def images(example, count: int = 24) -> torch.Tensor:

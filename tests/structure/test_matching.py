@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from structure_networks import NETWORKS, all_permuted, all_rescaled, change, randomise
+from structure_networks import all_permuted, all_rescaled, change, randomise, traced
 
 from weightgen.structure import Aligner, aligned_distances, permuted
 from weightgen.structure.alignment import flat
 from weightgen.structure.nesting import nesting
-from weightgen.structure.tracing import trace_axes
 
 COPIED = (
     "mlp", "cnn", "lenet", "resnet_a", "resnet18", "resnext50", "vit", "bert", "gpt2", "llama",
@@ -19,14 +18,6 @@ def batched(state: dict) -> dict:
         name: tensor[None].to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
         for name, tensor in state.items()
     }
-
-
-def traced(name: str):
-    torch.manual_seed(0)
-    example = NETWORKS[name]()
-    graph = trace_axes(example.module, example.arguments, example.keywords, example.output)
-    randomise(example.module)
-    return example, graph
 
 
 @pytest.mark.parametrize("name", COPIED)

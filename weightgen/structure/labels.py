@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy
 
@@ -66,3 +67,12 @@ class Labels:
             tuple(space.moved(places) for space in self.spaces),
             {places[axis]: reason for axis, reason in self.fixed.items()},
         )
+
+
+def labels_among(arguments: Mapping[str, Any]) -> list[Labels]:
+    """The labels of all tensors among the arguments of a call, lists included."""
+    found: list[Labels] = []
+    for value in arguments.values():
+        items = value if isinstance(value, (list, tuple)) else [value]
+        found.extend(item for item in items if isinstance(item, Labels))
+    return found

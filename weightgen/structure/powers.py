@@ -12,7 +12,7 @@ from typing import Any
 import numpy
 
 from weightgen.structure.constraints import Array
-from weightgen.structure.labels import Labels
+from weightgen.structure.labels import Labels, labels_among
 
 Place = tuple[int, tuple[int, ...]]
 """A group's number, and the axes of a tensor along which its units lie."""
@@ -33,11 +33,7 @@ class Recorded:
     @property
     def tensors(self) -> list[Labels]:
         """The labels of all tensors among the arguments, lists included."""
-        found: list[Labels] = []
-        for value in self.arguments.values():
-            items = value if isinstance(value, (list, tuple)) else [value]
-            found.extend(item for item in items if isinstance(item, Labels))
-        return found
+        return labels_among(self.arguments)
 
     def get(self, *names: str) -> Any:
         return next((self.arguments[name] for name in names if name in self.arguments), None)

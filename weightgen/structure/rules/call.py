@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from weightgen.registry import Registry
-from weightgen.structure.labels import Labels
+from weightgen.structure.labels import Labels, labels_among
 from weightgen.structure.propagation import Propagation
 
 Result = Labels | Sequence[Labels]
@@ -56,11 +56,7 @@ class Call:
     @property
     def tensors(self) -> list[Labels]:
         """The labels of all tensors among the arguments, lists included."""
-        found: list[Labels] = []
-        for value in self.arguments.values():
-            items = value if isinstance(value, (list, tuple)) else [value]
-            found.extend(item for item in items if isinstance(item, Labels))
-        return found
+        return labels_among(self.arguments)
 
     def fixed(self, reason: str) -> list[Labels]:
         """Results none of whose axes may be permuted."""
